@@ -1,0 +1,45 @@
+# Two commands matter: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export GPUFLEET_CACHE_DIR ?= /var/cache/gpufleet
+SCENARIOS ?= lab_host preflight model_store proxy default
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+.PHONY: control dev
+control: ## Prepare this machine as a control node
+	@tools/bootstrap.sh control
+dev: ## Prepare this machine for the tests
+	@tools/bootstrap.sh dev
+
+.PHONY: demo demo-env demo-check demo-down
+demo: control ## From a bare machine to a real completion through mutual TLS; run it again: nothing changes
+	@tools/demo.py up
+demo-env: ## Print shell exports that point any client at the demo: eval "$$(make -s demo-env)"
+	@tools/demo.py env
+demo-check: dev ## Run the table of proxy cases against the demo
+	@tools/demo.py check
+demo-down: ## Remove every trace of the demo (KEEP_CACHE=1 keeps what can be built again)
+	@tools/demo.py down
+
+.PHONY: test contracts unit lint packaging molecule accuracy
+test: ## Everything, in the order from fast to slow
+	@tools/test.sh
+contracts unit lint packaging: dev ## One part of the tests
+	@tools/test.sh $@
+molecule: dev ## The scenarios on booted hosts: SCENARIOS="proxy default"
+	@SCENARIOS="$(SCENARIOS)" tools/test.sh molecule
+
+.PHONY: bench
+bench: dev ## Tasks and seconds of the no-change run, with a peer's role beside it
+	@tests/bench/no_change.py
+
+.PHONY: docs lock
+docs: dev ## Write the generated tables of the READMEs
+	@tools/docs.py
+lock: dev ## Resolve every lock file again
+	@tools/lock.sh
