@@ -31,7 +31,7 @@ pick_python() {
 python=$(pick_python)
 tag=$("$python" -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 lock=requirements/$set_name-$tag.txt
-key=$({ "$python" -c 'import sys; print(sys.version, sys.executable)'; cat "$lock" requirements/collections.txt tools/collections.py; } | sha256sum | cut -d' ' -f1)
+key=$({ "$python" -c 'import sys; print(sys.version, sys.executable)'; cat "$lock" requirements/collections.txt tools/fetch_collections.py; } | sha256sum | cut -d' ' -f1)
 
 # A development environment contains the control one: it serves both.
 if [ "$set_name" = control ] && [ -f .venv/.key-dev ]; then
@@ -58,6 +58,6 @@ rm -f .venv/.key-*
 env -u PYTHONDONTWRITEBYTECODE .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
 
 say "fetching the foreign collections of requirements.yml (55 MB) and keeping only what is listed there"
-.venv/bin/python tools/collections.py
+.venv/bin/python tools/fetch_collections.py
 echo "$key" >".venv/.key-$set_name"
 .venv/bin/ansible --version | head -n 1

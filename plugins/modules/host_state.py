@@ -65,10 +65,10 @@ units:
   type: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402  -- imports follow the documentation, as sanity asks
+from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpufleet.llm.plugins.module_utils import _host_state  # noqa: E402  -- as above
-from ansible_collections.gpufleet.llm.plugins.module_utils._runner import LocalRunner  # noqa: E402  -- as above
+from ansible_collections.gpufleet.llm.plugins.module_utils import _host_state
+from ansible_collections.gpufleet.llm.plugins.module_utils._runner import LocalRunner
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ short_description: Place all of a role's files in one step
 description:
   - Renders templates on the controller, and puts files, directories and links in place on the host by one module call.
   - Every new content is proved together with the others, in a staging directory, before the first one is replaced.
+    Directories are made before the proof, which may need them.
   - Each file is replaced atomically; a full disk is met before anything has been replaced.
 version_added: 0.1.0
 author:
@@ -93,13 +94,13 @@ changed_paths:
   elements: str
 """
 
-import os  # noqa: E402  -- imports follow the documentation, as the sanity tests of collections ask
-import shutil  # noqa: E402  -- as above
-import typing as t  # noqa: E402  -- as above
+import os
+import shutil
+import typing as t
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402  -- as above
+from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpufleet.llm.plugins.module_utils import _place_files as placing  # noqa: E402  -- as above
+from ansible_collections.gpufleet.llm.plugins.module_utils import _place_files as placing
 
 ENTRY = {"owner": {"type": "str"}, "group": {"type": "str"}}
 
@@ -176,10 +177,14 @@ def main() -> None:
     os.umask(0o077)
     try:
         changes = placing.plan(wanted)
-        if any(c.content for c in changes if c.kind != "directory"):
+        directories = [c for c in changes if c.kind == "directory"]
+        others = [c for c in changes if c.kind != "directory"]
+        if not module.check_mode:
+            placing.apply(directories)  # a proof may need them, the proxy's log directory for one
+        if any(c.content for c in others):
             prove(module, wanted)
         if not module.check_mode:
-            placing.apply(changes)
+            placing.apply(others)
     except placing.PlaceError as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:

@@ -1,0 +1,122 @@
+# Copyright (c) 2026 gpufleet.llm maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Faults on a serving host: killed, stopped in the middle, misled by a bad inventory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+UNIT = "vllm@smollm2-a.service"
+BACK_WITHIN_SECONDS = 300
+
+
+def invocation(host) -> str:
+    return host.check_output("systemctl show --property=InvocationID --value %s", UNIT)
+
+
+def wait_until_served(site) -> float:
+    began = time.monotonic()
+    while time.monotonic() - began < BACK_WITHIN_SECONDS:
+        if site.completes():
+            return time.monotonic() - began
+        time.sleep(1)
+    pytest.fail(f"no token came in {BACK_WITHIN_SECONDS} s")
+
+
+def play(*more: str) -> subprocess.CompletedProcess[str]:
+    """Run the site again over the scenario's own inventory."""
+    return subprocess.run(
+        ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "site.yml", *more],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
+def test_a_killed_engine_comes_back_by_itself(host, site):
+    assert site.completes()
+    before = invocation(host)
+    host.check_output("systemctl kill --kill-whom=main --signal=SIGKILL %s", UNIT)
+    assert not site.completes()
+    seconds = wait_until_served(site)
+    print(f"\nmeasured on {host.backend.get_hostname()}: killed engine answered again after {seconds:.1f} s")
+    assert invocation(host) != before
+
+
+def test_a_stop_lets_a_running_stream_end_whole(host, site):
+    if "bookworm" not in host.backend.get_hostname():
+        return  # one host proves the drain; the other's engine would only cost another start
+    heard = {"chunks": 0, "finish": None, "error": None}
+    first = threading.Event()
+
+    def listen() -> None:
+        try:
+            stream = site.openai().completions.create(
+                model=site.model, prompt="Once upon a time", max_tokens=200, temperature=0, stream=True,
+                extra_body={"ignore_eos": True},
+            )  # fmt: skip
+            for chunk in stream:
+                heard["chunks"] += 1
+                first.set()
+                heard["finish"] = chunk.choices[0].finish_reason or heard["finish"]
+        except Exception as exc:  # whatever cut the stream is what this test is about
+            heard["error"] = repr(exc)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    assert first.wait(60)
+    seen_at_stop = heard["chunks"]
+    began = time.monotonic()
+    host.check_output("systemctl stop %s", UNIT)
+    stopped = time.monotonic() - began
+    listener.join(60)
+    print(f"\nmeasured: stop asked after {seen_at_stop} of 200 chunks, unit down after {stopped:.1f} s, heard {heard}")
+    assert heard["error"] is None
+    assert heard["finish"] == "length"
+    assert heard["chunks"] >= 200 > seen_at_stop
+    host.check_output("systemctl start --no-block %s", UNIT)
+    wait_until_served(site)
+
+
+@pytest.mark.parametrize(
+    ("fault", "variables", "said"),
+    [
+        ("two models on one port", {"port": 8443}, "port"),
+        ("a release nobody knows", {"gpufleet_release": "1999.1.0"}, "gpufleet_release"),
+        ("an option the engine doesn't know", {"engine_config": {"no_such_option": 1}}, "no_such_option"),
+        ("an empty key", {"vllm_api_key": ""}, "vllm_api_key"),
+    ],
+)
+def test_a_refused_run_leaves_the_host_serving(host, site, fault, variables, said):
+    if "bookworm" not in host.backend.get_hostname():
+        return  # the refusals are decided on the controller; one host is enough
+    before = invocation(host)
+    model = {
+        "name": "smollm2", "slot": "a", "engine": "vllm", "port": 8443, "context_length": 2048,
+        "source": "file:" + os.environ.get("GPUFLEET_CACHE_DIR", "/var/cache/gpufleet") + "/models/smollm2-135m-instruct",
+        "engine_config": {"dtype": "float32", "enforce_eager": True},
+    }  # fmt: skip
+    if "port" in variables:
+        extra = {"gpufleet_models": [model, {**model, "name": "second"}]}
+    elif "engine_config" in variables:
+        extra = {"gpufleet_models": [{**model, "engine_config": {**model["engine_config"], "no_such_option": 1}}]}
+    else:
+        extra = variables
+    done = play("--limit", host.backend.get_hostname(), "-e", json.dumps(extra))
+    output = done.stdout + done.stderr
+    assert done.returncode != 0, output
+    assert said in output
+    assert "emedy" in output, output[-3000:]
+    assert invocation(host) == before
+    assert site.completes()
