@@ -1,0 +1,79 @@
+# Copyright (c) 2026 gpufleet.llm maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: release
+short_description: Read a release of the collection by its id
+description:
+  - Returns what C(releases/<id>.yml) pins, once it has been held against C(releases/schema.json).
+  - Fails for an id that isn't known, naming the known ones, and for a file that doesn't hold to the schema.
+  - It reads two files that ship with the collection, and touches no host.
+version_added: 0.1.0
+author:
+  - gpufleet.llm maintainers
+options:
+  _terms:
+    description: Ids of releases, each C(YYYY.MM.N). As a rule there is one, the value of C(gpufleet_release).
+    type: list
+    elements: str
+    required: true
+notes:
+  - Runs on the control node, in check mode as otherwise. A process reads a release once, until the file changes.
+"""
+
+EXAMPLES = r"""
+- name: Show the version of the engine this host gets
+  ansible.builtin.debug:
+    msg: "{{ lookup('gpufleet.llm.release', gpufleet_release).engines.vllm[gpufleet_accelerator].version }}"
+
+- name: Tell whether this host's platform is in the support matrix
+  ansible.builtin.assert:
+    that: platform in lookup('gpufleet.llm.release', gpufleet_release).platforms
+  vars:
+    platform: "{{ ansible_facts['distribution'] | lower }}{{ ansible_facts['distribution_major_version'] }}"
+"""
+
+RETURN = r"""
+_raw:
+  description:
+    - One dictionary per id. Its keys are those of C(releases/<id>.yml), described in C(releases/schema.json),
+      and two more.
+  type: list
+  elements: dict
+  contains:
+    id:
+      description: The id that was asked for.
+      type: str
+    engines:
+      description:
+        - Engine to accelerator to build.
+        - Every build has C(lock_path), the absolute path of its lock file, besides C(lock_file).
+      type: dict
+    platforms:
+      description: The support matrix. Keys are the distribution in lower case with its major version, like V(debian12).
+      type: dict
+"""
+
+import os
+import typing as t
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.gpufleet.llm.plugins.module_utils._release import ReleaseError, load_cached
+
+RELEASES = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir, "releases"))
+
+
+class LookupModule(LookupBase):
+    """Returns releases by id."""
+
+    def run(self, terms: t.Any, variables: t.Any = None, **kwargs: t.Any) -> t.List[t.Dict[str, t.Any]]:
+        """Return one completed release per term; see :func:`load_cached` for its shape and errors."""
+        self.set_options(var_options=variables, direct=kwargs)
+        try:
+            return [load_cached(RELEASES, term) for term in terms]
+        except ReleaseError as exc:
+            raise AnsibleLookupError(str(exc)) from exc
