@@ -48,13 +48,13 @@ class Step:
 
 def run(*command: str, quiet: bool = False) -> str:
     """Run a command in the repository's root; end the demo with its exit status when it fails."""
-    done = subprocess.run(
-        command, cwd=ROOT, check=False, text=True, stdout=subprocess.PIPE if quiet else None
-    )
+    done = subprocess.run(command, cwd=ROOT, check=False, text=True, stdout=subprocess.PIPE if quiet else None)
     if done.returncode != 0:
         if quiet:
             print(done.stdout)
-        print(f"\nstopped: {shlex.join(command)} exited with {done.returncode}. Mend what it says, then run this again.")
+        print(
+            f"\nstopped: {shlex.join(command)} exited with {done.returncode}. Mend what it says, then run this again."
+        )
         sys.exit(done.returncode)
     return done.stdout or ""
 
@@ -124,7 +124,9 @@ Remove it: make demo-down"""
 
 def up() -> None:
     began = time.monotonic()
-    with Step("Lab host", "boots a Debian host by systemd-nspawn; the first time it makes the root file system (1-3 min)"):
+    with Step(
+        "Lab host", "boots a Debian host by systemd-nspawn; the first time it makes the root file system (1-3 min)"
+    ):
         playbook("playbooks/create_lab.yml")
     with Step("Engine", "builds vLLM's environment once from the hash-locked list (first time 3-6 min, 2 GB)"):
         playbook("playbooks/build_engine.yml")

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from site_client import Site  # noqa: E402  -- found through the path set above
+from site_client import Site
 
 PORT = 8443
 UNIT = "vllm@smollm2-a.service"

@@ -105,7 +105,11 @@ def _plan_file(item: t.Dict[str, t.Any]) -> t.Optional[Change]:
     with open(path, "rb") as handle:
         current = handle.read()
     if current != wanted:
-        before = HIDDEN.replace("not shown", "not shown, differs") if item.get("secret") else current.decode("utf-8", "replace")
+        before = (
+            HIDDEN.replace("not shown", "not shown, differs")
+            if item.get("secret")
+            else current.decode("utf-8", "replace")
+        )
         return Change("file", path, True, before, shown, item)
     if after_attributes:
         return Change("file", path, False, before_attributes, after_attributes, item)
@@ -248,6 +252,4 @@ def apply(changes: t.List[Change]) -> None:
 
 def diffs(changes: t.List[Change]) -> t.List[t.Dict[str, str]]:
     """Return one ``--diff`` record a change; secret contents are never in it."""
-    return [
-        {"before_header": c.path, "after_header": c.path, "before": c.before, "after": c.after} for c in changes
-    ]
+    return [{"before_header": c.path, "after_header": c.path, "before": c.before, "after": c.after} for c in changes]

@@ -66,7 +66,6 @@ units:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.gpufleet.llm.plugins.module_utils import _host_state
 from ansible_collections.gpufleet.llm.plugins.module_utils._runner import LocalRunner
 

@@ -45,7 +45,9 @@ options:
       template: {description: Template on the controller; it is looked up as by M(ansible.builtin.template)., type: str}
       src: {description: Text file on the controller; it is looked up as by M(ansible.builtin.copy)., type: str}
       content: {description: The content itself., type: str}
-      secret_content: {description: Set by the action for files marked O(files[].secret); never set it yourself., type: str}
+      secret_content:
+        description: Set by the action for files marked O(files[].secret); never set it yourself.
+        type: str
       vars: {description: Variables for the template on top of the task's own., type: dict}
       secret: {description: Keep the content out of the result and of C(--diff)., type: bool, default: false}
       owner: {description: Owning user; unset leaves it., type: str}
@@ -99,7 +101,6 @@ import shutil
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.gpufleet.llm.plugins.module_utils import _place_files as placing
 
 ENTRY = {"owner": {"type": "str"}, "group": {"type": "str"}}
@@ -139,7 +140,9 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "default": [],
-                "options": dict(ENTRY, path={"type": "path", "required": True}, mode={"type": "str", "default": "0755"}),
+                "options": dict(
+                    ENTRY, path={"type": "path", "required": True}, mode={"type": "str", "default": "0755"}
+                ),
             },
             "files": {
                 "type": "list",

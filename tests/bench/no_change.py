@@ -89,7 +89,9 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     STATE.mkdir(parents=True, exist_ok=True)
     subprocess.run(
-        [sys.executable, "tools/fetch_collections.py", str(BENCH / "requirements.yml"), str(COLLECTIONS)], cwd=ROOT, check=True
+        [sys.executable, "tools/fetch_collections.py", str(BENCH / "requirements.yml"), str(COLLECTIONS)],
+        cwd=ROOT,
+        check=True,
     )
     ours: list[Run] = []
     theirs: list[Run] = []
@@ -102,16 +104,24 @@ def main() -> None:
         for number in range(rounds):
             ours.append(play(["-i", "inventories/lab", "site.yml"], {}))
             theirs.append(play(peer, peer_env))
-            print(f"round {number + 1}: site {ours[-1]['seconds']:.1f} s, peer {theirs[-1]['seconds']:.1f} s", flush=True)
+            print(
+                f"round {number + 1}: site {ours[-1]['seconds']:.1f} s, peer {theirs[-1]['seconds']:.1f} s", flush=True
+            )
     finally:
         peer_host("absent")
     rows = [summary("site.yml, 6 roles", ours), summary("community.zabbix.zabbix_agent, 1 role", theirs)]
-    core = subprocess.run(["ansible-playbook", "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
-    print(f"\n{core}, Python {platform.python_version()}, {os.cpu_count()} cores, load at start {load:.2f}, {rounds} rounds")
+    core = subprocess.run(["ansible-playbook", "--version"], capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )[0]
+    print(
+        f"\n{core}, Python {platform.python_version()}, {os.cpu_count()} cores, load {load:.2f}, {rounds} rounds"
+    )
     for row in rows:
         print("{play}: {ok:.0f} ok + {skipped:.0f} skipped, changed {changed:.0f}, median {seconds_median} s "
               "({seconds_min}-{seconds_max})".format(**row))  # fmt: skip
-    print(f"ratio of seconds, site over peer: {float(rows[0]['seconds_median']) / float(rows[1]['seconds_median']):.2f}")
+    print(
+        f"ratio of seconds, site over peer: {float(rows[0]['seconds_median']) / float(rows[1]['seconds_median']):.2f}"
+    )
     print(json.dumps({"rounds": rounds, "load": load, "rows": rows}))
     if rows[0]["changed"]:
         sys.exit("the site changed something on a run that should change nothing")

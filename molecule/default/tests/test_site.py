@@ -98,7 +98,9 @@ def test_no_secret_is_readable_by_others(host):
         "units": "systemctl show --all",
         "receipts": "cat /var/lib/gpufleet/receipt.json",
         "logs": "cat /var/log/gpufleet/proxy/*.log",
-        "world-readable configuration": "find /etc /opt/gpufleet/libexec /var/lib/gpufleet -xdev -type f -perm /o=r -size -1M -exec cat {} +",
+        "world-readable configuration": (
+            "find /etc /opt/gpufleet/libexec /var/lib/gpufleet -xdev -type f -perm /o=r -size -1M -exec cat {} +"
+        ),
         "environment of every process": "sh -c 'cat /proc/[0-9]*/environ 2>/dev/null; true'",
     }
     found = [name for name, command in places.items() if raw in host.run(command).stdout]

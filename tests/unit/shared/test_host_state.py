@@ -65,7 +65,9 @@ def test_fewer_units_told_than_asked_is_an_error():
 def test_every_refusal_is_in_one_message_and_warnings_are_not():
     findings = [
         _finding.finding("ram.total_bytes", False, expected=8, found=4, remedy="Add memory."),
-        _finding.finding("time.synchronised", False, expected=True, found=False, remedy="Start it.", severity="warning"),
+        _finding.finding(
+            "time.synchronised", False, expected=True, found=False, remedy="Start it.", severity="warning"
+        ),
         _finding.finding("port.free", False, expected="free", found="taken by sshd", remedy="Choose another."),
         _finding.finding("os.platform", True, expected="debian12", found="debian12"),
     ]

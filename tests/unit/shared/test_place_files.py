@@ -145,7 +145,9 @@ def test_absent_removes_files_links_and_trees_but_not_what_a_link_points_to(tmp_
 
 
 def test_the_stage_mirrors_absolute_paths_and_is_private(tmp_path):
-    root = Path(placing.stage(wanted(files=[file_item(Path("/etc/x/key"), "s")], links=[{"path": "/etc/x/l", "target": "key"}])))
+    root = Path(
+        placing.stage(wanted(files=[file_item(Path("/etc/x/key"), "s")], links=[{"path": "/etc/x/l", "target": "key"}]))
+    )
     try:
         assert (root / "etc/x/l").read_text() == "s"
         assert stat.S_IMODE(root.stat().st_mode) == 0o700
