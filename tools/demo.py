@@ -65,12 +65,13 @@ def playbook(name: str, *more: str) -> None:
 
 def inventory() -> dict[str, object]:
     """Return the lab host's variables as Ansible sees them, templates resolved."""
+    os.environ["ANSIBLE_CALLBACK_RESULT_FORMAT"] = "json"
     text = run(
         str(ROOT / ".venv/bin/ansible"), "-i", "inventories/lab", "-m", "ansible.builtin.debug", "-a",
         "msg={{ {'host': inventory_hostname, 'address': ansible_host, 'models': gpufleet_models,"
         " 'ssh': ansible_ssh_common_args | default(''), 'key': ansible_ssh_private_key_file | default(''),"
         " 'user': ansible_user | default('root')} }}",
-        "gpufleet[0]", "--one-line", quiet=True,
+        "gpufleet[0]", quiet=True,
     )  # fmt: skip
     return dict(json.loads(text.split("=>", 1)[1])["msg"])
 
