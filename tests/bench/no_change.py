@@ -97,7 +97,7 @@ def main() -> None:
     theirs: list[Run] = []
     try:
         peer_host("present")
-        peer = ["-i", str(peer_inventory()), str(BENCH / "peer.yml")]
+        peer = ["-i", str(peer_inventory()), str(BENCH / "peer.yml"), "-e", "peer_role=community.zabbix.zabbix_agent"]
         peer_env = {"ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_INJECT_FACT_VARS": "true"}
         play(peer, peer_env)  # the run that changes things is not measured
         load = os.getloadavg()[0]
@@ -113,9 +113,7 @@ def main() -> None:
     core = subprocess.run(["ansible-playbook", "--version"], capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )[0]
-    print(
-        f"\n{core}, Python {platform.python_version()}, {os.cpu_count()} cores, load {load:.2f}, {rounds} rounds"
-    )
+    print(f"\n{core}, Python {platform.python_version()}, {os.cpu_count()} cores, load {load:.2f}, {rounds} rounds")
     for row in rows:
         print("{play}: {ok:.0f} ok + {skipped:.0f} skipped, changed {changed:.0f}, median {seconds_median} s "
               "({seconds_min}-{seconds_max})".format(**row))  # fmt: skip

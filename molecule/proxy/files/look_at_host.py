@@ -1,0 +1,66 @@
+# Copyright (c) 2026 gpufleet.llm maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs on a proxy's host: key closed, logs sound, engine sees constants, unit hardened, distribution's unit off."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+
+MAXIMUM_EXPOSURE = 2.7
+FIELDS = {"time", "request_id", "client", "status", "first_byte_seconds", "end_of_stream", "route"}
+ENGINE_HEADERS = {"host", "x-request-id", "content-type", "content-length"}
+
+
+def run(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def as_nobody(path: str) -> bool:
+    """Say whether a stranger can read a file."""
+    return (
+        subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", "cat", path], capture_output=True).returncode == 0
+    )
+
+
+for name in ("server.key", "server.crt"):
+    assert not as_nobody("/etc/gpufleet/proxy/tls/" + name), name
+assert os.stat("/etc/gpufleet/proxy/tls/server.key").st_mode & 0o777 == 0o600
+assert not as_nobody("/etc/gpufleet/proxy/clients.map")
+
+with open("/var/log/gpufleet/proxy/access.log", encoding="ascii") as handle:
+    lines = [json.loads(line) for line in handle]
+assert all(set(line) >= FIELDS for line in lines)
+streams = [line for line in lines if line["route"] == "/v1/completions" and line["status"] == 200]
+assert streams, "no completion in the log"
+for line in streams:
+    assert line["end_of_stream"] is True, line
+    assert line["client"] == "demo", line
+longest = max(streams, key=lambda line: line["seconds"])
+assert 0 < longest["first_byte_seconds"] < longest["seconds"] / 2, longest
+print(
+    "log: %d lines, a stream of %.3f s gave its first byte after %.3f s"
+    % (len(lines), longest["seconds"], longest["first_byte_seconds"])
+)
+
+seen = set()
+with open("/run/gpufleet/mock-a/record.jsonl", encoding="utf-8") as handle:
+    for head in map(json.loads, handle):
+        seen.add(head[0])
+        assert "Host: engine" in head, head
+        assert {line.split(":")[0].lower() for line in head[1:]} <= ENGINE_HEADERS, head
+assert seen <= {"GET /v1/models HTTP/1.1", "POST /v1/completions HTTP/1.1", "POST /v1/chat/completions HTTP/1.1"}, seen
+print("the engine saw: %s" % sorted(seen))
+
+security = run("systemd-analyze", "security", "--no-pager", "llm-proxy.service").splitlines()[-1]
+exposure = float(re.search(r": ([0-9.]+) ", security).group(1))
+print(security)
+assert exposure <= MAXIMUM_EXPOSURE, security
+assert run("systemctl", "is-enabled", "nginx.service") == "disabled"
+assert run("systemctl", "is-active", "nginx.service") == "inactive"
+listening = run("ss", "-Hltn")
+assert ":80 " not in listening, listening
+print("rotation of logs: %s" % run("logrotate", "--force", "/etc/logrotate.d/llm-proxy"))
