@@ -21,9 +21,50 @@ import time
 import types
 import typing as t
 
+CGROUPS = "/sys/fs/cgroup"
 REBOOT_STATUS = 133
 BURST_LIMIT = 10
 BURST_SECONDS = 30.0
+
+
+def own_cgroups(name: str) -> t.List[str]:
+    """Return the host's own group in every hierarchy that systemd inside uses.
+
+    Without them all hosts share one tree: two that run a unit of the same name see, count and kill each other's
+    processes. Where systemd is PID 1 here, the host runs as a unit of its own, which is such a group already.
+    """
+    if os.path.isdir("/run/systemd/system"):
+        return []
+    named = [os.path.join(CGROUPS, hierarchy) for hierarchy in ("systemd", "unified")]
+    roots = [path for path in named if os.path.exists(os.path.join(path, "cgroup.procs"))]
+    if not roots and os.path.exists(os.path.join(CGROUPS, "cgroup.procs")):
+        roots = [CGROUPS]
+    return [os.path.join(root, "gpufleet-lab", name) for root in roots]
+
+
+def enter(groups: t.Sequence[str]) -> None:
+    """Make the groups and move this process, and so every later child, into them."""
+    for group in groups:
+        os.makedirs(group, exist_ok=True)
+        with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as handle:
+            handle.write("%d\n" % os.getpid())
+
+
+def leave(groups: t.Sequence[str]) -> None:
+    """Move this process back to the roots and remove the groups; what still runs in one is said and left."""
+    for group in groups:
+        parent = os.path.dirname(group)
+        with open(os.path.join(os.path.dirname(parent), "cgroup.procs"), "w", encoding="ascii") as handle:
+            handle.write("%d\n" % os.getpid())
+        for path, _folders, _files in os.walk(group, topdown=False):
+            try:
+                os.rmdir(path)
+            except OSError as exc:
+                say("can't remove %s: %s" % (path, exc))
+        try:
+            os.rmdir(parent)
+        except OSError:
+            pass  # another host's group is still in it
 
 
 def too_many(starts: t.Sequence[float]) -> bool:
@@ -83,4 +124,10 @@ def supervise(directory: str, command: t.Sequence[str]) -> int:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    sys.exit(supervise(sys.argv[1], sys.argv[2:]))
+    own = own_cgroups(os.path.basename(os.path.abspath(sys.argv[1])) + "-%d" % os.getpid())
+    enter(own)
+    try:
+        ended = supervise(sys.argv[1], sys.argv[2:])
+    finally:
+        leave(own)
+    sys.exit(ended)
