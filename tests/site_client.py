@@ -10,7 +10,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import openai
 
 
@@ -52,13 +52,13 @@ class Site:
             api_key=self.api_key,
             max_retries=0,
             timeout=timeout_seconds,
-            http_client=httpx.Client(verify=tls, timeout=timeout_seconds),
+            http_client=openai.DefaultHttpxClient(verify=tls, timeout=timeout_seconds),
         )
 
     def completes(self) -> bool:
         """Return whether one token comes back through the proxy."""
         try:
             answer = self.openai(30).completions.create(model=self.model, prompt="Hello", max_tokens=1)
-        except (openai.OpenAIError, httpx.HTTPError):
+        except (openai.OpenAIError, httpx2.HTTPError):
             return False
         return answer.usage is not None and answer.usage.completion_tokens == 1

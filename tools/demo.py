@@ -113,11 +113,11 @@ Call it yourself:
        -d '{"model":"'"$GPUFLEET_MODEL"'","messages":[{"role":"user","content":"Hello"}],"max_tokens":32}' \\
        "$GPUFLEET_URL/v1/chat/completions"
 
-  import os, ssl, httpx, openai
+  import os, ssl, openai
   tls = ssl.create_default_context(cafile=os.environ["GPUFLEET_CA"])
   tls.load_cert_chain(os.environ["GPUFLEET_CERT"], os.environ["GPUFLEET_KEY"])
   client = openai.OpenAI(base_url=os.environ["GPUFLEET_URL"] + "/v1", api_key=os.environ["GPUFLEET_API_KEY"],
-                         http_client=httpx.Client(verify=tls))
+                         http_client=openai.DefaultHttpxClient(verify=tls))
 
 Remove it: make demo-down"""
     )

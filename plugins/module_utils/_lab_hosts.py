@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import typing as t
 import uuid
@@ -38,6 +37,7 @@ from ansible_collections.gpufleet.llm.plugins.module_utils._lab_plan import (
     hosts_text,
     known_hosts_text,
     nspawn_argv,
+    short_hash,
     sources_text,
 )
 from ansible_collections.gpufleet.llm.plugins.module_utils._lab_system import LabError, run, write_file
@@ -177,12 +177,17 @@ class Lab:
             os.chmod(partial, 0o755)
             os.chmod(root, 0o755)
             started = time.monotonic()
-            with open(log, "wb") as handle, tempfile.TemporaryDirectory(prefix="gpufleet-lab-") as scratch:
+            # Not in the cache: the proxy runs as a user who may not get there.
+            scratch = os.path.join("/run/gpufleet-lab", "build-%s-%s" % (key, short_hash(bases)))
+            system.remove_tree(scratch)
+            os.makedirs(scratch, mode=0o755)
+            with open(log, "wb") as handle:
                 proxy = self.start_build_proxy(scratch, handle)
                 try:
                     self.fill_base(suite, root, proxy, handle, lock)
                 finally:
                     self.stop_build_proxy(scratch)
+                    system.remove_tree(scratch)
             made = {
                 "suite": suite,
                 "mirror": self.mirror,
@@ -205,7 +210,6 @@ class Lab:
 
     def start_build_proxy(self, scratch: str, log: t.IO[bytes]) -> str:
         """Start a package proxy for this machine alone; return its URL."""
-        os.chmod(scratch, 0o755)
         access = os.path.join(scratch, "access")
         os.mkdir(access, 0o755)
         allowed = access_map([self.mirror, self.security_mirror])
@@ -213,7 +217,7 @@ class Lab:
         port_file = os.path.join(scratch, "port")
         process = subprocess.Popen(
             [
-                *("setpriv", "--pdeathsig", "TERM", self.python, os.path.join(self.settings.libexec_dir, PROXY)),
+                *(self.python, os.path.join(self.settings.libexec_dir, PROXY), "--end-with-parent"),
                 *("--listen", "127.0.0.1:0", "--access-dir", access, "--port-file", port_file),
                 *("--cache-dir", os.path.join(self.settings.cache_dir, "packages"), "--user", PROXY_USER),
             ],

@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -73,7 +73,7 @@ def test_a_stop_lets_a_running_stream_end_whole(host, site):
                 heard["chunks"] += 1
                 first.set()
                 heard["finish"] = chunk.choices[0].finish_reason or heard["finish"]
-        except (openai.OpenAIError, httpx.HTTPError) as exc:  # whatever cut the stream is what this test is about
+        except (openai.OpenAIError, httpx2.HTTPError) as exc:  # whatever cut the stream is what this test is about
             heard["error"] = repr(exc)
 
     listener = threading.Thread(target=listen)

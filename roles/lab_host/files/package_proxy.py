@@ -24,6 +24,7 @@ import socketserver
 import sys
 import tempfile
 import threading
+import time
 import typing as t
 import urllib.error
 import urllib.parse
@@ -52,10 +53,10 @@ def upstream_url(url: str, access: t.Mapping[str, str]) -> t.Optional[str]:
     return None
 
 
-def cache_path(root: str, url: str) -> t.Optional[str]:
+def cache_path(root: t.Optional[str], url: str) -> t.Optional[str]:
     """Return where a URL's content is kept, or None when it isn't kept."""
     parts = urllib.parse.urlsplit(url)
-    if not CACHEABLE.search(parts.path):
+    if root is None or not CACHEABLE.search(parts.path):
         return None
     return os.path.join(root, parts.netloc.replace(":", "_"), parts.path.lstrip("/"))
 
@@ -87,7 +88,7 @@ class ProxyServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
     def __init__(self, listen: t.Tuple[str, int], access_dir: str, cache_dir: str) -> None:
         self.access_dir = access_dir
-        self.cache_dir = cache_dir
+        self.cache_dir: t.Optional[str] = cache_dir
         self.fetches = threading.BoundedSemaphore(CONCURRENT_FETCHES)
         super().__init__(listen, Handler)
 
@@ -232,6 +233,13 @@ def become(user: str, owned: str) -> None:
     os.setuid(entry.pw_uid)
 
 
+def end_with_parent(parent: int) -> None:
+    """End this process once its parent has; PR_SET_PDEATHSIG doesn't outlive the change of user."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main(argv: t.Sequence[str]) -> int:
     """Listen until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -240,6 +248,7 @@ def main(argv: t.Sequence[str]) -> int:
     parser.add_argument("--cache-dir", required=True)
     parser.add_argument("--cache-limit-mib", type=int, default=4096)
     parser.add_argument("--user", default="nobody", help="whom to run as when started by root")
+    parser.add_argument("--end-with-parent", action="store_true", help="end when the process that started this does")
     parser.add_argument("--port-file", help="where to write the port listened on")
     options = parser.parse_args(argv)
     host, _colon, port = options.listen.rpartition(":")
@@ -249,8 +258,15 @@ def main(argv: t.Sequence[str]) -> int:
         with open(options.port_file + ".new", "w", encoding="ascii") as handle:
             handle.write("%d\n" % server.server_port)
         os.replace(options.port_file + ".new", options.port_file)
+    parent = os.getppid()
     become(options.user, options.cache_dir)
-    prune(options.cache_dir, options.cache_limit_mib * 1024 * 1024)
+    if os.access(options.cache_dir, os.W_OK | os.X_OK):
+        prune(options.cache_dir, options.cache_limit_mib * 1024 * 1024)
+    else:
+        print("%s can't reach %s: nothing is kept" % (options.user, options.cache_dir), file=sys.stderr, flush=True)
+        server.cache_dir = None
+    if options.end_with_parent:
+        threading.Thread(target=end_with_parent, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     server.serve_forever()

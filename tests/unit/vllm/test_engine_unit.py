@@ -1,0 +1,186 @@
+# Copyright (c) 2026 gpufleet.llm maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Asking an engine for a token over a real unix socket, and going back to the files with which it served."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import socketserver
+import threading
+
+import pytest
+from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_unit as engine
+
+KEY = "sk-" + "0f" * 32
+
+
+class Engine(http.server.BaseHTTPRequestHandler):
+    """A stand-in with vLLM's answers; the class attributes say how it misbehaves."""
+
+    open_to_all = False
+    answer = {"choices": [{"text": "x"}], "usage": {"completion_tokens": 1}}
+    status = 200
+
+    def address_string(self):
+        return "unix"
+
+    def log_message(self, *_args):
+        pass
+
+    def reply(self, status, body):
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def allowed(self):
+        return self.open_to_all or self.headers.get("Authorization") == "Bearer " + KEY
+
+    def do_GET(self):
+        self.reply(200 if self.allowed() else 401, {})
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.reply(self.status if self.allowed() else 401, self.answer)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    servers = []
+
+    def start(**attributes):
+        path = str(tmp_path / "engine.sock")
+        server = socketserver.ThreadingUnixStreamServer(path, type("Some", (Engine,), attributes))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return path
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_engine_that_refuses_the_keyless_and_gives_a_token_is_ready(serve):
+    assert engine.probe(serve(), "m", KEY, 5) == ""
+
+
+def test_an_engine_without_authentication_is_not_ready(serve):
+    assert "authentication is off" in engine.probe(serve(open_to_all=True), "m", KEY, 5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"choices": [], "usage": {"completion_tokens": 1}},
+        {"choices": [{"text": ""}], "usage": {"completion_tokens": 0}},
+    ],
+)
+def test_an_answer_without_a_token_is_no_proof(serve, answer):
+    assert "one-token completion" in engine.probe(serve(answer=answer), "m", KEY, 5)
+
+
+def test_what_an_engine_says_comes_back_without_the_key(serve):
+    reason = engine.probe(serve(status=500, answer={"error": "bad key " + KEY}), "m", KEY, 5)
+    assert "500" in reason
+    assert KEY not in reason
+
+
+def test_a_wrong_key_is_not_ready(serve):
+    assert "401" in engine.probe(serve(), "m", "sk-" + "1" * 64, 5)
+
+
+def test_no_socket_is_not_ready(tmp_path):
+    assert "no answer" in engine.probe(str(tmp_path / "none.sock"), "m", KEY, 1)
+
+
+def test_secrets_are_taken_out_of_text():
+    text = "api_key %s, Authorization: Bearer abcdef, other sk-abcdef0123456789" % KEY
+    clean = engine.redact(text, KEY)
+    assert KEY not in clean
+    assert "abcdef" not in clean
+
+
+@pytest.mark.parametrize(
+    ("unit", "word"),
+    [
+        ({"LoadState": "not-found"}, "not-found"),
+        ({"LoadState": "loaded", "ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78"}, "78"),
+        ({"LoadState": "loaded", "ActiveState": "inactive"}, "not running"),
+        ({"LoadState": "loaded", "ActiveState": "activating", "NRestarts": "2"}, "died 2 times"),
+        ({"LoadState": "loaded", "ActiveState": "active", "NRestarts": "1"}, ""),
+        ({"LoadState": "loaded", "ActiveState": "activating", "NRestarts": "0"}, ""),
+    ],
+)
+def test_waiting_ends_when_it_is_hopeless(unit, word):
+    reason = engine.hopeless(unit, 1)
+    assert (word in reason) if word else (reason == "")
+
+
+def layout(tmp_path):
+    system, config = tmp_path / "system", tmp_path / "config"
+    (system / "vllm@m-a.service.d").mkdir(parents=True)
+    (config / "m-a").mkdir(parents=True)
+    (system / "vllm@.service").write_text("unit 1")
+    (system / "vllm@m-a.service.d" / "10-instance.conf").write_text("tree 1")
+    (config / "m-a" / "config.yaml").write_text("model: 1")
+    secret = tmp_path / "m-a.api_key"
+    secret.write_text("k1")
+    return str(system), str(config), [str(secret)]
+
+
+def test_a_change_of_any_file_or_of_the_key_makes_an_instance_stale(tmp_path):
+    system, config, secrets = layout(tmp_path)
+    files = engine.own_files("m-a", system, config)
+    assert len(files) == 3
+    before = engine.digest(files + secrets)
+    for path in files + secrets:
+        with open(path, encoding="utf-8") as handle:
+            text = handle.read()
+        with open(path, "w", encoding="utf-8") as handle:
+            handle.write(text + " changed")
+        assert engine.digest(files + secrets) != before
+        with open(path, "w", encoding="utf-8") as handle:
+            handle.write(text)
+    assert engine.digest(files + secrets) == before
+
+
+def test_a_change_that_does_not_serve_is_undone_in_full(tmp_path):
+    system, config, secrets = layout(tmp_path)
+    good = str(tmp_path / "good" / "m-a")
+    os.makedirs(os.path.dirname(good))
+    files = engine.own_files("m-a", system, config)
+    engine.keep(good, files, secrets, "invocation")
+    served = engine.digest(files)
+    with open(files[-1], "w", encoding="utf-8") as handle:
+        handle.write("model: 2")
+    extra = os.path.join(system, "vllm@m-a.service.d", "20-new.conf")
+    with open(extra, "w", encoding="utf-8") as handle:
+        handle.write("new")
+    changed = engine.put_back(good, engine.own_files("m-a", system, config))
+    assert sorted(changed) == sorted([files[-1], extra])
+    assert engine.digest(engine.own_files("m-a", system, config)) == served
+    assert engine.put_back(good, engine.own_files("m-a", system, config)) == []
+
+
+def test_the_kept_files_hold_no_secret(tmp_path):
+    system, config, secrets = layout(tmp_path)
+    good = str(tmp_path / "good" / "m-a")
+    os.makedirs(os.path.dirname(good))
+    engine.keep(good, engine.own_files("m-a", system, config), secrets, "i")
+    assert os.stat(good).st_mode & 0o077 == 0
+    for name in os.listdir(good):
+        with open(os.path.join(good, name), encoding="utf-8") as handle:
+            assert "k1" not in handle.read()
+
+
+def test_with_nothing_kept_nothing_is_put_back_or_removed(tmp_path):
+    system, config, _secrets = layout(tmp_path)
+    files = engine.own_files("m-a", system, config)
+    assert engine.put_back(str(tmp_path / "none"), files) == []
+    assert all(os.path.exists(path) for path in files)
