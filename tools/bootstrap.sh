@@ -28,7 +28,28 @@ pick_python() {
   exit 2
 }
 
+# Programs that a minimal Debian lacks, each with the reason for which it is installed.
+install_missing() {
+  local missing=() reasons=()
+  command -v ssh >/dev/null || { missing+=(openssh-client); reasons+=("ssh reaches the hosts"); }
+  command -v openssl >/dev/null || { missing+=(openssl); reasons+=("openssl makes the probes' foreign certificates"); }
+  command -v curl >/dev/null || { missing+=(curl); reasons+=("curl is what the README calls the endpoint with"); }
+  command -v zstd >/dev/null || { missing+=(zstd); reasons+=("zstd packs the engine's archive"); }
+  [ -e /usr/lib/x86_64-linux-gnu/libnuma.so.1 ] || [ -e /usr/lib64/libnuma.so.1 ] || [ -e /usr/lib/aarch64-linux-gnu/libnuma.so.1 ] ||
+    { missing+=(libnuma1); reasons+=("libnuma1 is loaded by the engine's smoke test"); }
+  [ ${#missing[@]} = 0 ] && return
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "bootstrap: missing here: ${missing[*]}. Remedy: install them as root" >&2
+    exit 2
+  fi
+  say "installing with apt-get: ${missing[*]}"
+  printf '    %s\n' "${reasons[@]}"
+  apt-get update -q
+  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
 python=$(pick_python)
+install_missing
 tag=$("$python" -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 lock=requirements/$set_name-$tag.txt
 key=$({ "$python" -c 'import sys; print(sys.version, sys.executable)'; cat "$lock" requirements/collections.txt tools/fetch_collections.py; } | sha256sum | cut -d' ' -f1)
