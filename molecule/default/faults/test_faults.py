@@ -60,6 +60,7 @@ def test_a_killed_engine_comes_back_by_itself(host, site):
 def test_a_stop_lets_a_running_stream_end_whole(host, site):
     if "bookworm" not in host.backend.get_hostname():
         return  # one host proves the drain; the other's engine would only cost another start
+    wait_until_served(site)
     heard = {"chunks": 0, "tokens": 0, "finish": None, "error": None}
     first = threading.Event()
 
