@@ -52,7 +52,7 @@ def play(arguments: list[str], env: dict[str, str]) -> Run:
 
 def peer_host(state: str) -> None:
     play(
-        ["-i", "localhost,", str(BENCH / "peer_host.yml"), "-e", f"peer_state={state}"],
+        ["-i", "inventories/lab", str(BENCH / "peer_host.yml"), "-e", f"peer_state={state}"],
         {"GPUFLEET_CONTROL_DIR": str(STATE / "control")},
     )
 
