@@ -6,7 +6,7 @@
 
 Usage: tools/demo.py up|env|check|down
 
-Every step can be interrupted and run again: each one looks at what is there before it does anything.
+Each step looks at what is there before it does anything.
 """
 
 from __future__ import annotations

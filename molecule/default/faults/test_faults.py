@@ -57,9 +57,8 @@ def test_a_killed_engine_comes_back_by_itself(host, site):
     assert invocation(host) != before
 
 
+@pytest.mark.one_host
 def test_a_stop_lets_a_running_stream_end_whole(host, site):
-    if "bookworm" not in host.backend.get_hostname():
-        return  # one host proves the drain; the other's engine would only cost another start
     wait_until_served(site)
     heard = {"chunks": 0, "tokens": 0, "finish": None, "error": None}
     first = threading.Event()
@@ -95,6 +94,7 @@ def test_a_stop_lets_a_running_stream_end_whole(host, site):
     wait_until_served(site)
 
 
+@pytest.mark.one_host
 @pytest.mark.parametrize(
     ("fault", "variables", "said"),
     [
@@ -105,8 +105,6 @@ def test_a_stop_lets_a_running_stream_end_whole(host, site):
     ],
 )
 def test_a_refused_run_leaves_the_host_serving(host, site, fault, variables, said):
-    if "bookworm" not in host.backend.get_hostname():
-        return  # the refusals are decided on the controller; one host is enough
     before = invocation(host)
     model = {
         "name": "smollm2", "slot": "a", "engine": "vllm", "port": 8443, "context_length": 2048,
