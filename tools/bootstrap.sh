@@ -81,4 +81,4 @@ env -u PYTHONDONTWRITEBYTECODE .venv/bin/pip install --quiet --disable-pip-versi
 say "fetching the foreign collections of requirements.yml (55 MB) and keeping only what is listed there"
 .venv/bin/python tools/fetch_collections.py
 echo "$key" >".venv/.key-$set_name"
-.venv/bin/ansible --version | head -n 1
+.venv/bin/ansible --version | sed -n 1p
