@@ -60,6 +60,13 @@ options:
     type: list
     elements: dict
     default: []
+  packages:
+    description:
+      - Operating system packages that unpacking and trying the engine takes. When one is missing, RV(missing_packages)
+        names it and the engine isn't sent; call again once they are installed.
+    type: list
+    elements: str
+    default: []
   references:
     description: Glob patterns of the files that name trees still in use.
     type: list
@@ -104,6 +111,11 @@ models:
   description: Resolved directory by model name.
   returned: always
   type: dict
+missing_packages:
+  description: Those of O(packages) that aren't installed.
+  returned: always
+  type: list
+  elements: str
 pruned:
   description: Names of the trees that were removed.
   returned: always
@@ -116,6 +128,8 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_host as host
+from ansible_collections.gpufleet.llm.plugins.module_utils import _host_state
+from ansible_collections.gpufleet.llm.plugins.module_utils._runner import LocalRunner
 
 
 def converge(module: AnsibleModule) -> t.Dict[str, t.Any]:
@@ -124,10 +138,22 @@ def converge(module: AnsibleModule) -> t.Dict[str, t.Any]:
     root, identity = p["root"], p["engine_id"]
     models = host.read_models(p["models"], module.check_mode)
     tree = os.path.join(root, identity)
-    result: t.Dict[str, t.Any] = {"changed": False, "path": tree, "models": models, "pruned": []}
+    installed = _host_state.read_packages(LocalRunner(), p["packages"])
+    missing = [name for name in p["packages"] if installed[name] is None]
+    result: t.Dict[str, t.Any] = {
+        "changed": False,
+        "path": tree,
+        "models": models,
+        "missing_packages": missing,
+        "pruned": [],
+    }
+    waits = bool(missing)
     if not host.verified(tree, p["key"]):
-        result["changed"] = True
-        if p["received"] is None:
+        if waits:
+            host.check_space(root, p["size_bytes"] + p["unpacked_bytes"])
+            result["changed"] = module.check_mode
+        elif p["received"] is None:
+            result["changed"] = True
             if not module.check_mode:
                 for left in host.leftovers(root):
                     host.remove(left)
@@ -135,9 +161,10 @@ def converge(module: AnsibleModule) -> t.Dict[str, t.Any]:
             if not module.check_mode:
                 result.update(need_archive=True, incoming=host.prepare(root, p["remote_user"]))
         else:
+            result["changed"] = True
             host.unpack(root, identity, p["key"], p["received"], p["sha256"])
             host.remove(os.path.dirname(p["received"]))
-    if not module.check_mode and not result.get("need_archive"):
+    if not module.check_mode and not waits and not result.get("need_archive"):
         result["changed"] = host.switch(root, identity) or result["changed"]
         if result["changed"]:
             names = host.trees(root)
@@ -161,6 +188,7 @@ def main() -> None:
             "size_bytes": {"type": "int", "default": 0},
             "unpacked_bytes": {"type": "int", "default": 0},
             "models": {"type": "list", "elements": "dict", "default": []},
+            "packages": {"type": "list", "elements": "str", "default": []},
             "references": {
                 "type": "list",
                 "elements": "str",
@@ -176,7 +204,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**converge(module))
-    except (host.EngineTreeError, OSError) as exc:
+    except (host.EngineTreeError, _host_state.HostStateError, OSError) as exc:
         module.fail_json(msg=str(exc))
 
 

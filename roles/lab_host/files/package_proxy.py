@@ -192,34 +192,38 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.close_connection = True
 
     def pass_on(self, answer: t.Any, length: t.Optional[int], kept: t.Optional[str]) -> None:
-        """Copy the body to the client and, beside it, to the cache."""
+        """Copy the body to the client and, beside it, to the cache.
+
+        The last piece is sent once the file is kept: who has a package whole may ask for it again at once.
+        """
         if kept is None or length is None:
-            copied = self.copy(answer, None)
+            copied, last = self.copy(answer, None)
         else:
             os.makedirs(os.path.dirname(kept), exist_ok=True)
             number, partial = tempfile.mkstemp(dir=self.server.cache_dir, prefix=".partial-")
             try:
                 with open(number, "wb") as handle:
-                    copied = self.copy(answer, handle)
+                    copied, last = self.copy(answer, handle)
                 if copied == length:
                     os.replace(partial, kept)
             finally:
                 if os.path.exists(partial):
                     os.unlink(partial)
+        self.wfile.write(last)
         if length is not None and copied != length:
             raise OSError("%d of %d bytes came" % (copied, length))
 
-    def copy(self, answer: t.Any, beside: t.Optional[t.IO[bytes]]) -> int:
-        """Copy a body in pieces; return how many bytes came."""
-        copied = 0
+    def copy(self, answer: t.Any, beside: t.Optional[t.IO[bytes]]) -> t.Tuple[int, bytes]:
+        """Copy a body in pieces, all but the last; return how many bytes came, and the last piece."""
+        copied, last = 0, b""
         while True:
             piece = answer.read(CHUNK_BYTES)
             if not piece:
-                return copied
-            copied += len(piece)
+                return copied, last
+            self.wfile.write(last)
+            copied, last = copied + len(piece), piece
             if beside is not None:
                 beside.write(piece)
-            self.wfile.write(piece)
 
 
 def become(user: str, owned: str) -> None:

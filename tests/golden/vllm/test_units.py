@@ -39,6 +39,7 @@ def render(accelerator):
         **yaml.safe_load((ROLE / "defaults" / "main.yml").read_text()),
         "vllm_accelerator": accelerator,
         "vllm_environment": {"VLLM_LOGGING_LEVEL": "INFO"},
+        "vllm_cpu_kv_cache_gib": 1,
         "__vllm_tree": {"path": "/opt/gpufleet/engines/vllm/1.0-0123456789ab"},
         "__vllm_instance": plan["instances"][0],
     }
