@@ -34,6 +34,7 @@ class ActionModule(ActionBase):
                 "lock_file": {"type": "path", "required": True},
                 "python_version": {"type": "str", "required": True},
                 "python": {"type": "path"},
+                "python_search": {"type": "list", "elements": "str", "default": []},
                 "distributions": {"type": "list", "elements": "dict", "default": []},
                 "headers": {"type": "bool", "default": False},
                 "find_links": {"type": "list", "elements": "str", "default": []},
@@ -51,7 +52,7 @@ class ActionModule(ActionBase):
         return result
 
     def _archive(self, args: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
-        python = building.probe_python(args["python_version"], args["python"])
+        python = building.probe_python(args["python_version"], args["python"], args["python_search"])
         with open(args["lock_file"], encoding="utf-8") as handle:
             lock_text = handle.read()
         key = building.engine_key(lock_text, python, args["distributions"])

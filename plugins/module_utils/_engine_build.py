@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -201,20 +202,28 @@ def redact_urls(text: str) -> str:
     return re.sub(r"(\w+://)[^/\s@]+@", r"\1****@", text)
 
 
-def candidate_pythons(short: str) -> t.List[str]:
-    """Return where an interpreter of this minor version is looked for, best first, duplicates removed."""
-    found = []
-    on_path = shutil.which("python" + short)
-    for path in ("/usr/bin/python" + short, "/usr/local/bin/python" + short, on_path):
+def candidate_pythons(short: str, search: t.Sequence[str] = ()) -> t.List[str]:
+    """Return where an interpreter of this minor version is looked for, best first, duplicates removed.
+
+    Args:
+        short: the minor version, such as ``3.12``.
+        search: glob patterns of further directories, tried after the usual ones.
+    """
+    name = "python" + short
+    paths: t.List[t.Optional[str]] = ["/usr/bin/" + name, "/usr/local/bin/" + name, shutil.which(name)]
+    for pattern in search:
+        paths += sorted(glob.glob(os.path.join(pattern, name)))
+    found: t.List[str] = []
+    for path in paths:
         if path and os.access(path, os.X_OK) and path not in found:
             found.append(path)
     return found
 
 
-def probe_python(short: str, wanted: t.Optional[str] = None) -> t.Dict[str, t.Any]:
+def probe_python(short: str, wanted: t.Optional[str] = None, search: t.Sequence[str] = ()) -> t.Dict[str, t.Any]:
     """Return what the engine's interpreter says of itself; refuse when there is none of that minor version."""
     tried = []
-    for path in [wanted] if wanted else candidate_pythons(short):
+    for path in [wanted] if wanted else candidate_pythons(short, search):
         try:
             done = subprocess.run(
                 [path, "-I", "-c", PROBE],
@@ -238,7 +247,8 @@ def probe_python(short: str, wanted: t.Optional[str] = None) -> t.Dict[str, t.An
     raise EngineError(
         "vllm_engine_python: found %s, expected a Python %s interpreter on the control node, the version that the "
         "release's lock file was resolved for. Remedy: install python%s (with its venv and standard library packages), "
-        "or set vllm_engine_python to the path of one." % ("; ".join(tried) or "none", short, short)
+        "set vllm_engine_python to the path of one, or name its directory in vllm_engine_python_search."
+        % ("; ".join(tried) or "none", short, short)
     )
 
 

@@ -49,6 +49,11 @@ options:
     description:
       - Path of that Python on the control node; unset takes the first in C(/usr/bin), C(/usr/local/bin), C(PATH).
     type: path
+  python_search:
+    description: Glob patterns of further directories on the control node in which that Python is looked for, last.
+    type: list
+    elements: str
+    default: []
   distributions:
     description: Distributions of metadata only, which are added after the lock file, each with C(name) and C(version).
     type: list

@@ -132,6 +132,18 @@ def test_the_same_tree_packs_to_the_same_bytes(tmp_path):
     assert digests[0] == digests[1]
 
 
+def test_further_directories_are_searched_last(tmp_path):
+    for base in ("b", "a"):
+        (tmp_path / base).mkdir()
+        os.symlink(sys.executable, tmp_path / base / "python9.9")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "python9.9").write_text("not executable")
+    found = building.candidate_pythons("9.9", [str(tmp_path / "*")])
+    assert found == [str(tmp_path / "a" / "python9.9"), str(tmp_path / "b" / "python9.9")]
+    short = "%d.%d" % sys.version_info[:2]
+    assert building.candidate_pythons(short, ["/nowhere/*"]) == building.candidate_pythons(short)
+
+
 def test_an_archive_that_was_cut_is_built_again(tmp_path):
     archive, description = building.archive_paths(str(tmp_path), "1-abc")
     os.makedirs(os.path.dirname(archive))
