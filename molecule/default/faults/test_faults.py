@@ -124,3 +124,24 @@ def test_a_refused_run_leaves_the_host_serving(host, site, fault, variables, sai
     assert "emedy" in output, output[-3000:]
     assert invocation(host) == before
     assert site.completes()
+
+
+@pytest.mark.one_host
+def test_an_engine_that_cannot_start_is_taken_back(host, site):
+    """A context no memory holds passes every check of the inputs; the engine itself ends over it."""
+    files = "/etc/gpufleet/vllm/smollm2-a/config.yaml"
+    before = host.check_output("sha256sum %s", files)
+    model = {
+        "name": "smollm2", "slot": "a", "engine": "vllm", "port": 8443, "context_length": 900000,
+        "source": f"file:{CACHE_DIR}/models/smollm2-135m-instruct",
+        "engine_config": {"dtype": "float32", "enforce_eager": True},
+    }  # fmt: skip
+    began = time.monotonic()
+    done = play("--limit", host.backend.get_hostname(), "--tags", "vllm", "-e", json.dumps({"gpufleet_models": [model]}))
+    took = time.monotonic() - began
+    output = done.stdout + done.stderr
+    assert done.returncode != 0, output
+    assert "emedy" in output, output[-3000:]
+    assert host.check_output("sha256sum %s", files) == before
+    waited = wait_until_served(site)
+    print(f"\nmeasured: the play with the engine that can't start took {took:.0f} s, tokens came {waited:.0f} s after it")
