@@ -76,7 +76,9 @@ fi
 say "making .venv with $python ($tag) from $lock, every file checked against its hash (about a minute)"
 rm -f .venv/.key-*
 "$python" -m venv --clear .venv
-env -u PYTHONDONTWRITEBYTECODE .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+# The lock is complete. Left to resolve extras anew, pip would want versions that came out after it was made.
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$lock"
+.venv/bin/pip --disable-pip-version-check check >/dev/null
 
 say "fetching the foreign collections of requirements.yml (55 MB) and keeping only what is listed there"
 .venv/bin/python tools/fetch_collections.py
