@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -15,10 +16,16 @@ import shutil
 import subprocess
 import typing as t
 
+from ansible_collections.gpufleet.llm.plugins.module_utils import _file_lock
+
 MANIFEST_NAME = "engine.json"
 VERIFIED_NAME = ".verified.json"
 INCOMING = ".incoming"
 UNPACKING = ".unpacking"
+LOCK_NAME = ".lock"
+
+#: How long a run waits for another one that unpacks and tries an engine on the same host, in seconds.
+LOCK_SECONDS = 300.0
 
 #: Room that must be left on the disk after an engine has been unpacked, in bytes.
 SPARE_BYTES = 512 << 20
@@ -89,6 +96,26 @@ def leftovers(root: str) -> t.List[str]:
     found = glob.glob(os.path.join(root, "*" + UNPACKING))
     found += glob.glob(os.path.join(root, INCOMING, "*"))
     return sorted(found)
+
+
+@contextlib.contextmanager
+def locked(root: str, timeout_seconds: float = LOCK_SECONDS) -> t.Iterator[None]:
+    """Hold the lock of the trees below ``root``.
+
+    Raises:
+        EngineTreeError: somebody else had it for all of ``timeout_seconds``.
+    """
+    os.makedirs(root, mode=0o755, exist_ok=True)
+    path = os.path.join(root, LOCK_NAME)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_file_lock.locked(path, timeout_seconds))
+        except _file_lock.Held as held:
+            raise EngineTreeError(
+                "%s: process %s has been working on the engines of this host for more than %d s. Remedy: see what it "
+                "does (ps), wait for it, and run again. Nothing was changed." % (path, held.holder, timeout_seconds)
+            ) from None
+        yield
 
 
 def remove(path: str) -> None:

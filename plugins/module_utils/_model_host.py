@@ -18,7 +18,6 @@ A file counts as verified while its size, mtime (ns) and inode are those it had 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import json
 import os
@@ -27,6 +26,7 @@ import stat
 import time
 import typing as t
 
+from ansible_collections.gpufleet.llm.plugins.module_utils import _file_lock
 from ansible_collections.gpufleet.llm.plugins.module_utils._finding import Finding, finding
 from ansible_collections.gpufleet.llm.plugins.module_utils._model_content import check_content
 from ansible_collections.gpufleet.llm.plugins.module_utils._model_fetch import git_sha1_file, sha256_file
@@ -249,27 +249,17 @@ class ModelStore:
         """
         os.makedirs(self.home, DIR_MODE, exist_ok=True)
         path = os.path.join(self.home, ".lock")
-        with open(path, "a+", encoding="utf-8") as handle:
-            deadline = time.monotonic() + timeout_seconds
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if time.monotonic() >= deadline:
-                        handle.seek(0)
-                        raise refuse(
-                            "model.locked",
-                            expected="nobody else changes model %s" % self.name,
-                            found="process %s holds %s" % (handle.read().strip() or "?", path),
-                            detail="Waited %d s." % timeout_seconds,
-                            remedy="Wait for the other run, then run again.",
-                        ) from None
-                    time.sleep(0.2)
-            handle.seek(0)
-            handle.truncate()
-            handle.write("%d\n" % os.getpid())
-            handle.flush()
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(_file_lock.locked(path, timeout_seconds))
+            except _file_lock.Held as held:
+                raise refuse(
+                    "model.locked",
+                    expected="nobody else changes model %s" % self.name,
+                    found="process %s holds %s" % (held.holder, path),
+                    detail="Waited %d s." % timeout_seconds,
+                    remedy="Wait for the other run, then run again.",
+                ) from None
             yield
 
     def prepare_staging(self) -> None:

@@ -123,6 +123,7 @@ pruned:
   elements: str
 """
 
+import contextlib
 import os
 import typing as t
 
@@ -203,7 +204,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        module.exit_json(**converge(module))
+        with contextlib.nullcontext() if module.check_mode else host.locked(module.params["root"]):
+            result = converge(module)
+        module.exit_json(**result)
     except (host.EngineTreeError, _host_state.HostStateError, OSError) as exc:
         module.fail_json(msg=str(exc))
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_build as building
 from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_host as host
 
 needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="needs zstd")
+
+ROOT = Path(__file__).parents[3]
 
 
 def make_archive(tmp_path, key, python="#!/bin/sh\nexit 0\n"):
@@ -129,3 +134,47 @@ def test_a_model_that_is_still_to_come_is_refused_only_in_a_real_run(tmp_path):
     assert host.read_models(models(tmp_path), True) == {"m": str(tmp_path / "m" / "current")}
     with pytest.raises(host.EngineTreeError, match="no such directory"):
         host.read_models(models(tmp_path), False)
+
+
+HOLD = """
+import sys, time
+from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_host as host
+with host.locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def hold(root, seconds):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root), str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT / "collections",
+    )
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_a_second_run_waits_for_the_first(tmp_path):
+    holder = hold(tmp_path / "engines", 1)
+    with host.locked(str(tmp_path / "engines"), 30):
+        assert holder.wait(10) == 0
+
+
+def test_a_second_run_gives_up_and_names_the_first(tmp_path):
+    holder = hold(tmp_path, 30)
+    try:
+        with pytest.raises(host.EngineTreeError, match=r"process %d has been .*Nothing was changed" % holder.pid):
+            with host.locked(str(tmp_path), 0.3):
+                pytest.fail("it isn't ours")
+    finally:
+        holder.kill()
+        holder.wait()
+    with host.locked(str(tmp_path), 0.3):
+        pass  # who was killed holds nothing
+
+
+def test_the_lock_is_no_engine(tmp_path):
+    with host.locked(str(tmp_path)):
+        assert host.trees(str(tmp_path)) == host.leftovers(str(tmp_path)) == []
