@@ -137,11 +137,12 @@ def test_an_engine_that_cannot_start_is_taken_back(host, site):
         "engine_config": {"dtype": "float32", "enforce_eager": True},
     }  # fmt: skip
     began = time.monotonic()
-    done = play("--limit", host.backend.get_hostname(), "--tags", "vllm", "-e", json.dumps({"gpufleet_models": [model]}))
+    extra = json.dumps({"gpufleet_models": [model]})
+    done = play("--limit", host.backend.get_hostname(), "--tags", "vllm", "-e", extra)
     took = time.monotonic() - began
     output = done.stdout + done.stderr
     assert done.returncode != 0, output
     assert "emedy" in output, output[-3000:]
     assert host.check_output("sha256sum %s", files) == before
     waited = wait_until_served(site)
-    print(f"\nmeasured: the play with the engine that can't start took {took:.0f} s, tokens came {waited:.0f} s after it")
+    print(f"\nmeasured: an engine that can't start: the play took {took:.0f} s, tokens came {waited:.0f} s later")
