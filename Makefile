@@ -34,6 +34,10 @@ contracts unit lint packaging: dev ## One part of the tests
 molecule: dev ## The scenarios on booted hosts: SCENARIOS="proxy default"
 	@SCENARIOS="$(SCENARIOS)" tools/test.sh molecule
 
+.PHONY: test-interrupted
+test-interrupted: ## Interrupt the demo at a dozen points, then let it end (5 min; outside of test)
+	@tests/demo_interrupted.py
+
 .PHONY: bench
 bench: dev ## Tasks and seconds of the no-change run, with a peer's role beside it
 	@tests/bench/no_change.py

@@ -54,7 +54,10 @@ class ActionModule(ActionBase):
             answer = self._call("enable", [one])
             result.update({key: answer[key] for key in ("failed", "msg") if key in answer})
             return not answer.get("failed")
-        must_start = state["stale"] or state["unit"].get("ActiveState") not in ("active", "activating", "reloading")
+        running = state["unit"].get("ActiveState") in ("active", "activating", "reloading")
+        must_start = not state["starting"] and (state["stale"] or not running)
+        if state["starting"]:
+            display.display("  engine: vllm@%s on %s is starting already" % (name, self._host), color="cyan")
         if must_start:
             display.display("  engine: starting vllm@%s on %s (about a minute)" % (name, self._host), color="cyan")
         failure = self._start_and_wait("start" if must_start else "wait", one, timeout, result)

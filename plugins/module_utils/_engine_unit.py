@@ -30,8 +30,11 @@ PROPERTIES = (
     "NeedDaemonReload",
     "InvocationID",
     "ExecMainStatus",
+    "ExecMainStartTimestampMonotonic",
+    "Job",
 )
 RECORD = "record.json"
+PENDING = ".pending.json"
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -140,6 +143,45 @@ def digest(paths: t.Sequence[str]) -> str:
         except OSError:
             whole.update(b"absent")
     return whole.hexdigest()
+
+
+def note_start(directory: str, wanted: str) -> None:
+    """Write down that a start with the files of this digest is about to be asked for, and when.
+
+    Call it after systemd has read the units anew. The note lies beside the record of what served.
+    """
+    os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
+    with open(directory + PENDING + ".new", "w", encoding="utf-8") as handle:
+        json.dump({"digest": wanted, "boot_id": boot_id(), "monotonic_seconds": time.monotonic()}, handle)
+    os.replace(directory + PENDING + ".new", directory + PENDING)
+
+
+def boot_id() -> str:
+    """Return what tells this boot from another, empty where the kernel doesn't say."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as handle:
+            return handle.read().strip()
+    except OSError:
+        return ""
+
+
+def on_its_way(directory: str, unit: t.Mapping[str, str], wanted: str) -> bool:
+    """Return whether an earlier run asked for a start with these very files, and that start is under way.
+
+    An engine takes its time to start, and ignores a stop while it does: to restart it again would only cost more.
+    """
+    try:
+        with open(directory + PENDING, encoding="utf-8") as handle:
+            note = json.load(handle)
+        asked = float(note["monotonic_seconds"])
+        if (note["digest"], note["boot_id"]) != (wanted, boot_id()) or unit.get("NeedDaemonReload") != "no":
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if unit.get("ActiveState") == "deactivating":
+        return unit.get("Job", "0") not in ("", "0")
+    began = int(unit.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+    return unit.get("ActiveState") in ("active", "activating") and began >= asked
 
 
 def read_record(directory: str) -> t.Dict[str, t.Any]:

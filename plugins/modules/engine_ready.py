@@ -90,7 +90,8 @@ EXAMPLES = r"""
 RETURN = r"""
 states:
   description:
-    - By instance, C(ready), C(stale), C(enabled), C(reason) (why it isn't ready), C(unit) (systemd's properties).
+    - By instance, C(ready), C(stale) (its files aren't those with which it last served), C(starting) (a start with its
+      files is under way), C(enabled), C(reason) (why it isn't ready), C(unit) (systemd's properties).
   returned: always
   type: dict
 started:
@@ -131,15 +132,17 @@ class Instance:
     def key(self) -> str:
         return credential.read(self.secrets[0]) or ""
 
-    def stale(self) -> bool:
-        return engine.read_record(self.known_good).get("digest") != engine.digest([*self.files, *self.secrets])
+    def digest(self) -> str:
+        return engine.digest([*self.files, *self.secrets])
 
     def look(self) -> t.Dict[str, t.Any]:
         """Return the instance's state; the engine is only asked when it runs with the files that are there."""
         unit = engine.read_unit(self.runner, self.unit)
+        digest = self.digest()
         state: t.Dict[str, t.Any] = {
             "unit": unit,
-            "stale": self.stale(),
+            "stale": engine.read_record(self.known_good).get("digest") != digest,
+            "starting": engine.on_its_way(self.known_good, unit, digest),
             "enabled": unit.get("UnitFileState") == "enabled",
             "ready": False,
         }
@@ -161,6 +164,7 @@ class Instance:
         self.command("systemctl", "daemon-reload")
         self.command("systemctl", "enable", "--quiet", self.unit)
         self.runner.run(["systemctl", "reset-failed", self.unit])
+        engine.note_start(self.known_good, self.digest())
         self.command("systemctl", "restart", "--no-block", self.unit)
 
     def wait(self, seconds: float) -> t.Dict[str, t.Any]:

@@ -10,6 +10,7 @@ import json
 import os
 import socketserver
 import threading
+import time
 
 import pytest
 from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_unit as engine
@@ -184,3 +185,47 @@ def test_with_nothing_kept_nothing_is_put_back_or_removed(tmp_path):
     files = engine.own_files("m-a", system, config)
     assert engine.put_back(str(tmp_path / "none"), files) == []
     assert all(os.path.exists(path) for path in files)
+
+
+def running(state="active", after=1.0, **more):
+    began = str(int((time.monotonic() + after) * 1e6))
+    return {
+        "ActiveState": state,
+        "NeedDaemonReload": "no",
+        "ExecMainStartTimestampMonotonic": began,
+        "Job": "0",
+        **more,
+    }
+
+
+def test_a_start_with_the_same_files_is_waited_for_and_not_repeated(tmp_path):
+    directory = str(tmp_path / "known-good" / "m-a")
+    assert not engine.on_its_way(directory, running(), "d1")
+    engine.note_start(directory, "d1")
+    assert engine.on_its_way(directory, running(), "d1")
+    assert engine.on_its_way(directory, running("activating"), "d1")
+    assert engine.on_its_way(directory, running("deactivating", after=-60, Job="77"), "d1")
+    assert os.listdir(tmp_path / "known-good") == ["m-a.pending.json"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "digest"),
+    [
+        (running(), "d2"),  # the files changed since
+        (running(after=-60), "d1"),  # it runs since before the start was asked for: the restart never came
+        (running(NeedDaemonReload="yes"), "d1"),
+        (running("deactivating"), "d1"),  # somebody stopped it; no job will start it again
+        (running("failed"), "d1"),
+        (running("inactive"), "d1"),
+        ({}, "d1"),
+    ],
+)
+def test_what_is_no_start_on_its_way(tmp_path, unit, digest):
+    engine.note_start(str(tmp_path / "m-a"), "d1")
+    assert not engine.on_its_way(str(tmp_path / "m-a"), unit, digest)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"digest": "d1", "boot_id": "another", "monotonic_seconds": 1}'])
+def test_a_note_that_is_broken_or_of_another_boot_says_nothing(tmp_path, text):
+    (tmp_path / ("m-a" + engine.PENDING)).write_text(text)
+    assert not engine.on_its_way(str(tmp_path / "m-a"), running(), "d1")
