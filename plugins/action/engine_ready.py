@@ -37,7 +37,7 @@ class ActionModule(ActionBase):
             return result
         states = looked["states"]
         due = [one for one in instances if not settled(states[one["name"]])]
-        result.update(changed=bool(due), states=states, started={})
+        result.update(changed=bool(due), states=states, started={}, unlisted=looked["unlisted"])
         if self._task.check_mode:
             return result
         for one in due:

@@ -132,6 +132,13 @@ def own_files(instance: str, system_dir: str, config_dir: str) -> t.List[str]:
     return [os.path.join(system_dir, "vllm@.service"), *drop_ins, os.path.join(config_dir, instance, "config.yaml")]
 
 
+def unlisted(system_dir: str, names: t.Sequence[str]) -> t.List[str]:
+    """Return the instances that have a configuration of their own on the host and aren't among the names."""
+    prefix, suffix = "vllm@", ".service.d"
+    found = glob.glob(os.path.join(system_dir, prefix + "*" + suffix))
+    return sorted({os.path.basename(path)[len(prefix) : -len(suffix)] for path in found} - set(names))
+
+
 def digest(paths: t.Sequence[str]) -> str:
     """Return one sha256 over the names and contents of files; one that isn't there counts as such."""
     whole = hashlib.sha256()

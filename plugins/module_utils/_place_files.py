@@ -11,6 +11,7 @@ that a full disk is met while nothing has been replaced yet.
 
 from __future__ import annotations
 
+import glob
 import grp
 import os
 import pwd
@@ -128,6 +129,13 @@ def _plan_link(item: t.Dict[str, t.Any]) -> t.Optional[Change]:
     if target == item["target"]:
         return None
     return Change("link", path, True, "link to %s\n" % target, after, item)
+
+
+def unlisted(wanted: t.Dict[str, t.List[t.Any]], patterns: t.Sequence[str]) -> t.List[str]:
+    """Return what the glob patterns match on the host and ``wanted`` doesn't name."""
+    named = {d["path"] for d in wanted["directories"]} | {f["dest"] for f in wanted["files"]}
+    named |= {link["path"] for link in wanted["links"]} | set(wanted["absent"])
+    return sorted({path for pattern in patterns for path in glob.glob(pattern)} - named)
 
 
 def plan(wanted: t.Dict[str, t.List[t.Any]]) -> t.List[Change]:

@@ -94,6 +94,11 @@ states:
       files is under way), C(enabled), C(reason) (why it isn't ready), C(unit) (systemd's properties).
   returned: always
   type: dict
+unlisted:
+  description: Names of the instances that are on the host and not in O(instances).
+  returned: always
+  type: list
+  elements: str
 started:
   description: Seconds from start to first token, by instance that was started.
   returned: always
@@ -209,6 +214,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     result: t.Dict[str, t.Any] = {"changed": False, "states": {}, "restored": []}
+    names = [record["name"] for record in module.params["instances"]]
+    result["unlisted"] = engine.unlisted(module.params["system_dir"], names)
     operation = module.params["operation"]
     if module.check_mode and operation != "look":
         module.exit_json(**result)

@@ -66,6 +66,11 @@ options:
     type: list
     elements: path
     default: []
+  exclusive:
+    description: Glob patterns of absolute paths; what they match and isn't listed in this task is removed.
+    type: list
+    elements: str
+    default: []
   validate:
     description:
       - Commands that must succeed before anything is replaced, each a list of arguments.
@@ -167,6 +172,7 @@ def main() -> None:
                 "options": {"path": {"type": "path", "required": True}, "target": {"type": "str", "required": True}},
             },
             "absent": {"type": "list", "elements": "path", "default": []},
+            "exclusive": {"type": "list", "elements": "str", "default": []},
             "validate": {"type": "list", "elements": "list", "default": []},
         },
         supports_check_mode=True,
@@ -178,6 +184,7 @@ def main() -> None:
             module.fail_json(msg="%s: no content. Remedy: give one of template, src or content." % item["dest"])
         item["data"] = text.encode("utf-8")
     os.umask(0o077)
+    wanted["absent"] += placing.unlisted(wanted, module.params["exclusive"])
     try:
         changes = placing.plan(wanted)
         directories = [c for c in changes if c.kind == "directory"]

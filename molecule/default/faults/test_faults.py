@@ -146,3 +146,41 @@ def test_an_engine_that_cannot_start_is_taken_back(host, site):
     assert host.check_output("sha256sum %s", files) == before
     waited = wait_until_served(site)
     print(f"\nmeasured: an engine that can't start: the play took {took:.0f} s, tokens came {waited:.0f} s later")
+
+
+@pytest.mark.one_host
+def test_a_model_that_moves_to_the_other_slot_leaves_nothing_behind(host, site):
+    """Slot b starts beside a, the proxy is pointed at it, and only then a ends; not one request is lost."""
+    model = {
+        "name": "smollm2", "slot": "b", "engine": "vllm", "port": 8443, "context_length": 2048,
+        "source": f"file:{CACHE_DIR}/models/smollm2-135m-instruct",
+        "engine_config": {"dtype": "float32", "enforce_eager": True},
+    }  # fmt: skip
+    answers: list[bool] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set() and len(answers) < 2000:
+            answers.append(site.completes())
+            time.sleep(0.2)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        extra = json.dumps({"gpufleet_models": [model]})
+        there = play("--limit", host.backend.get_hostname(), "-e", extra)
+    finally:
+        over.set()
+        asker.join(60)
+    print(f"\nmeasured: {len(answers)} requests while the model moved, {answers.count(False)} failed")
+    assert there.returncode == 0, there.stdout + there.stderr
+    assert host.run("systemctl is-active %s", UNIT).stdout.strip() == "inactive"
+    assert host.run("systemctl is-enabled %s", UNIT).stdout.strip() == "disabled"
+    left = host.check_output("find /etc /var/lib/gpufleet/known-good -name '*smollm2-a*'")
+    assert left == ""
+    assert answers.count(True) > 20
+    assert answers.count(False) == 0
+    back = play("--limit", host.backend.get_hostname())
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert host.check_output("find /etc /var/lib/gpufleet/known-good -name '*smollm2-b*'") == ""
+    assert site.completes()

@@ -154,3 +154,18 @@ def test_the_stage_mirrors_absolute_paths_and_is_private(tmp_path):
         assert stat.S_IMODE((root / "etc/x/key").stat().st_mode) == 0o600
     finally:
         placing.shutil.rmtree(root)
+
+
+def test_what_a_pattern_matches_and_nobody_lists_goes(tmp_path):
+    for name in ("keep.conf", "old.conf", "other.txt"):
+        (tmp_path / name).write_text("x")
+    wanted = {
+        "directories": [],
+        "files": [{"dest": str(tmp_path / "keep.conf"), "data": b"x", "mode": "0644"}],
+        "links": [],
+        "absent": [],
+    }
+    assert placing.unlisted(wanted, [str(tmp_path / "*.conf"), str(tmp_path / "nowhere" / "*")]) == [
+        str(tmp_path / "old.conf")
+    ]
+    assert placing.unlisted(wanted, []) == []

@@ -229,3 +229,11 @@ def test_what_is_no_start_on_its_way(tmp_path, unit, digest):
 def test_a_note_that_is_broken_or_of_another_boot_says_nothing(tmp_path, text):
     (tmp_path / ("m-a" + engine.PENDING)).write_text(text)
     assert not engine.on_its_way(str(tmp_path / "m-a"), running(), "d1")
+
+
+def test_instances_that_the_inventory_no_longer_names(tmp_path):
+    for name in ("vllm@m-a.service.d", "vllm@m-b.service.d", "nginx.service.d"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "vllm@.service").write_text("")
+    assert engine.unlisted(str(tmp_path), ["m-b", "n-a"]) == ["m-a"]
+    assert engine.unlisted(str(tmp_path / "nowhere"), []) == []
