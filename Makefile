@@ -42,6 +42,10 @@ test-interrupted: ## Interrupt the demo at a dozen points, then let it end (5 mi
 bench: dev ## Tasks and seconds of the no-change run, with a peer's role beside it
 	@tests/bench/no_change.py
 
+.PHONY: release-check
+release-check: dev ## Prove every release consistent, offline, and print the support matrix
+	@.venv/bin/python tools/release_check.py
+
 .PHONY: docs lock
 docs: dev ## Write the generated tables of the READMEs
 	@tools/docs.py

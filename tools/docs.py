@@ -5,7 +5,8 @@
 """Write the generated parts of the READMEs, each between its markers in the file:
 
   roles/<role>/README.md  <!-- inputs:begin --> ... <!-- inputs:end -->        the inputs, from meta/argument_specs.yml
-  README.md               <!-- support-matrix:begin --> ... <!-- support-matrix:end -->  of the newest release
+  README.md               <!-- support-matrix:begin --> ... <!-- support-matrix:end -->  of the newest release of each
+                          series, from releases/; tools/release_check.py prints the same
 
 Usage: tools/docs.py [--check] [--add]
   --check  write nothing; exit with 1 if something would change or a marker is missing
@@ -29,6 +30,12 @@ PROVEN = {
     "run": "run: a real host served real requests",
     "rendered": "rendered and checked, not run",
     "resolved": "pins resolved, not deployed yet",
+}
+STACK_PROVEN = {
+    "run": "run: installed on a host with a GPU",
+    "mirror": "installed, upgraded and held on booted hosts from a mirror with stand-ins for NVIDIA's packages",
+    "resolved": "resolved by the platform's package tools, not installed",
+    "rendered": "package lists and commands rendered and checked, not run",
 }
 SECTIONS = {"inputs": "## Inputs", "support-matrix": "## Platforms"}
 
@@ -90,30 +97,48 @@ def inputs(role: Path) -> str:
     return "\n".join(parts)
 
 
-def newest_release() -> tuple[str, dict[str, t.Any]]:
-    """Return the id and the content of the newest release."""
-    paths = [path for path in (ROOT / "releases").glob("*.yml") if re.fullmatch(r"\d{4}\.\d{2}\.\d+", path.stem)]
-    path = max(paths, key=lambda found: [int(part) for part in found.stem.split(".")])
-    return path.stem, yaml.safe_load(path.read_text(encoding="utf-8"))
+def releases(directory: Path | None = None) -> dict[str, dict[str, t.Any]]:
+    """Return the releases of a directory by their ids, oldest first."""
+    found = (directory or ROOT / "releases").glob("*.yml")
+    paths = [path for path in found if re.fullmatch(r"\d{4}\.\d{2}\.\d+", path.stem)]
+    paths.sort(key=lambda path: [int(part) for part in path.stem.split(".")])
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def newest_releases(known: dict[str, dict[str, t.Any]]) -> list[str]:
+    """Return the ids of the newest release of each series, the main series first."""
+    newest = {release["series"]: release_id for release_id, release in known.items()}
+    return [newest[series] for series in sorted(newest, key=lambda name: (name != "main", name))]
 
 
 def platforms() -> str:
-    """Return the support matrix: a row per platform, a column per accelerator, and what each cell's claim rests on."""
-    release_id, release = newest_release()
-    accelerators = sorted({name for platform in release["platforms"].values() for name in platform["accelerators"]})
+    """Return the support matrix of the newest release of each series."""
+    known = releases()
+    facts = yaml.safe_load((ROOT / "releases/facts.yml").read_text(encoding="utf-8"))
+    return "\n".join(matrix(release_id, known[release_id], facts) for release_id in newest_releases(known))
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Return a Markdown table, with an empty line before it."""
+    lines = ["", "| %s |" % " | ".join(head), "|%s" % ("---|" * len(head))]
+    return lines + ["| %s |" % " | ".join(cell(text) for text in row) for row in rows]
+
+
+def matrix(release_id: str, release: dict[str, t.Any], facts: dict[str, t.Any]) -> str:
+    """Return one release's support matrix: platforms, engines, GPU stack, GPUs, and what each claim rests on."""
     lines = [
-        "Release `%s` (%s):" % (release_id, release["status"]),
-        "",
-        "| platform | architecture | %s |" % " | ".join("`%s`" % name for name in accelerators),
-        "|---|---|%s" % ("---|" * len(accelerators)),
+        "Release `%s` (%s, %s series): %s" % (release_id, release["status"], release["series"], release["summary"])
     ]
+    accelerators = sorted({name for platform in release["platforms"].values() for name in platform["accelerators"]})
+    rows = []
     for platform in release["platforms"].values():
-        cells = []
+        row = [platform["title"], ", ".join(platform["architectures"])]
         for name in accelerators:
             support = platform["accelerators"].get(name)
-            cells.append(support.get("note") or PROVEN[support["proven"]] if support else "no")
-        lines.append("| %s | %s | %s |" % (platform["title"], ", ".join(platform["architectures"]), " | ".join(cells)))
-    lines += ["", "| engine | accelerator | version | Python | needs |", "|---|---|---|---|---|"]
+            row.append(support.get("note") or PROVEN[support["proven"]] if support else "no")
+        rows.append(row)
+    lines += table(["platform", "architecture", *("`%s`" % name for name in accelerators)], rows)
+    rows = []
     for engine, builds in release["engines"].items():
         for accelerator, build in builds.items():
             needs = ["glibc %s" % build["minimum_glibc"]]
@@ -121,11 +146,60 @@ def platforms() -> str:
                 needs.append("driver %s" % build["minimum_driver"])
             if build["minimum_compute_capability"]:
                 needs.append("compute capability %s" % build["minimum_compute_capability"])
-            lines.append(
-                "| %s | `%s` | %s | %s | %s |"
-                % (engine, accelerator, build["version"], build["python"], ", ".join(needs))
-            )
+            rows.append([engine, "`%s`" % accelerator, build["version"], build["python"], ", ".join(needs)])
+    lines += table(["engine", "accelerator", "version", "Python", "needs"], rows)
+    if "driver" in release:
+        lines += gpu_stack(release, facts)
     return "\n".join(lines) + "\n"
+
+
+def gpu_stack(release: dict[str, t.Any], facts: dict[str, t.Any]) -> list[str]:
+    """Return the lines on one release's GPU stack."""
+    driver, branch = release["driver"], facts["driver_branches"][release["driver"]["branch"]]
+    lines = [
+        "",
+        "GPU stack: driver %s (branch %s, %s, support until %s), CUDA %s, cuDNN %s, container toolkit %s."
+        % (
+            driver["version"],
+            driver["branch"],
+            branch["type"],
+            branch["end_of_life"] or "an unknown month",
+            release["cuda"]["version"],
+            release["cudnn"]["version"],
+            release["container_toolkit"]["version"],
+        ),
+    ]
+    rows = []
+    for platform in release["platforms"].values():
+        if "nvidia" not in platform:
+            continue
+        nvidia = platform["nvidia"]
+        package_set = release["package_sets"][nvidia["package_set"]]
+        repository = release["repositories"].get(nvidia["driver_repository"])
+        fabrics = [name for name, packages in package_set["fabric_manager"].items() if packages]
+        rows.append(
+            [
+                platform["title"],
+                ", ".join(repository["paths"].values()) if repository else "the distribution's archive",
+                ", ".join(package_set["packages"]),
+                nvidia["mechanism"].replace("_", " "),
+                ", ".join(fabrics) or "none",
+                STACK_PROVEN[nvidia["proven"]],
+            ]
+        )
+    lines += table(["platform", "driver repository", "kernel modules", "pinned by", "fabric manager", "claim"], rows)
+    least = [int(part) for part in release["cuda"]["minimum_compute_capability"].split(".")]
+    rows = []
+    for name, architecture in facts["architectures"].items():
+        capabilities = [
+            text for text in architecture["compute_capabilities"] if [int(part) for part in text.split(".")] >= least
+        ]
+        flavours = [flavour for flavour in ("open", "proprietary") if architecture[flavour + "_module"]]
+        known = sorted({gpu["name"] for gpu in facts["gpus"].values() if gpu["architecture"] == name})
+        if capabilities:
+            rows.append([name.capitalize(), ", ".join(capabilities), " or ".join(flavours), ", ".join(known)])
+    lines += table(["GPU architecture", "compute capability", "kernel modules", "known by PCI id"], rows)
+    return lines
 
 
 def written(text: str, name: str, body: str, add: bool) -> str:

@@ -8,9 +8,10 @@ DOCUMENTATION = r"""
 name: release
 short_description: Read a release of the collection by its id
 description:
-  - Returns what C(releases/<id>.yml) pins, once it has been held against C(releases/schema.json).
+  - Returns what C(releases/<id>.yml) pins, once it has been held against C(releases/schema.json), and the facts of
+    C(releases/facts.yml).
   - Fails for an id that isn't known, naming the known ones, and for a file that doesn't hold to the schema.
-  - It reads two files that ship with the collection, and touches no host.
+  - It reads files on the control node, those that ship with the collection or your own, and touches no host.
 version_added: 0.1.0
 author:
   - gpufleet.llm maintainers
@@ -20,6 +21,16 @@ options:
     type: list
     elements: str
     required: true
+  directory:
+    description:
+      - Absolute path of a directory on the control node with releases of your own, laid out like the collection's.
+      - A release that isn't there is taken from the collection.
+      - A directory without C(schema.json), C(facts.schema.json) or C(facts.yml) uses the collection's.
+      - Empty, the collection's own directory.
+    type: str
+    default: ""
+    vars:
+      - name: gpufleet_releases_dir
 notes:
   - Runs on the control node, in check mode as otherwise. A process reads a release once, until the file changes.
 """
@@ -40,7 +51,7 @@ RETURN = r"""
 _raw:
   description:
     - One dictionary per id. Its keys are those of C(releases/<id>.yml), described in C(releases/schema.json),
-      and two more.
+      and three more.
   type: list
   elements: dict
   contains:
@@ -53,18 +64,19 @@ _raw:
         - Every build has C(lock_path), the absolute path of its lock file, besides C(lock_file).
       type: dict
     platforms:
-      description: The support matrix. Keys are the distribution in lower case with its major version, like V(debian12).
+      description: The support matrix. Keys are the distribution in lower case with its version, like V(debian12).
+      type: dict
+    facts:
+      description: The content of C(facts.yml), described in C(releases/facts.schema.json).
       type: dict
 """
 
-import os
 import typing as t
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.gpufleet.llm.plugins.module_utils import _release
 from ansible_collections.gpufleet.llm.plugins.module_utils._release import ReleaseError, load_cached
-
-RELEASES = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir, "releases"))
 
 
 class LookupModule(LookupBase):
@@ -73,7 +85,8 @@ class LookupModule(LookupBase):
     def run(self, terms: t.Any, variables: t.Any = None, **kwargs: t.Any) -> t.List[t.Dict[str, t.Any]]:
         """Return one completed release per term; see :func:`load_cached` for its shape and errors."""
         self.set_options(var_options=variables, direct=kwargs)
+        directory = self.get_option("directory") or _release.COLLECTION_RELEASES
         try:
-            return [load_cached(RELEASES, term) for term in terms]
+            return [load_cached(_release.home_of(term, directory), term) for term in terms]
         except ReleaseError as exc:
             raise AnsibleLookupError(str(exc)) from exc

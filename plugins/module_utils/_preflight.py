@@ -425,7 +425,8 @@ def decide_platform(record: Record, wanted: Wanted) -> t.Iterator[Finding]:
     platforms = wanted["release"].get("platforms") or {}
     found = record["platform"]
     key = found["key"]
-    if key not in platforms:
+    names = [name for name in sorted(platforms) if key == name or key in platforms[name].get("aliases", [])]
+    if not names:
         yield finding(
             "host.platform",
             False,
@@ -435,7 +436,7 @@ def decide_platform(record: Record, wanted: Wanted) -> t.Iterator[Finding]:
             remedy="Install one of these, or set gpufleet_release to a release that knows this one.",
         )
         return
-    platform = platforms[key]
+    platform = platforms[names[0]]
     architectures = platform.get("architectures") or [found["architecture"]]
     yield finding(
         "host.platform",

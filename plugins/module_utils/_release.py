@@ -2,11 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # This module_util is private to the collection.
-"""Reads release files, holds them against their schema, and finds what in them doesn't fit together.
+"""Reads release files and the facts beside them, and refuses those that don't hold to their schemas.
 
-A release is ``releases/<id>.yml``; its form is ``releases/schema.json``, JSON Schema 2020-12. The few keywords
-that schema uses are checked here by hand, so that a control node needs nothing for it beyond ansible-core and a
-task pays some milliseconds for it; a keyword that isn't known here is an error, never ignored.
+A release is ``releases/<id>.yml``, its form ``releases/schema.json``; what is true whatever the release is in
+``releases/facts.yml``. Whether the parts of a release fit together is decided in ``_release_check``.
 """
 
 from __future__ import annotations
@@ -17,12 +16,8 @@ import os
 import re
 import typing as t
 
-from ansible_collections.gpufleet.llm.plugins.module_utils._finding import (
-    Finding,
-    describe,
-    finding,
-    refusals,
-)
+from ansible_collections.gpufleet.llm.plugins.module_utils._finding import Finding, describe, finding, refusals
+from ansible_collections.gpufleet.llm.plugins.module_utils._release_schema import validate
 
 try:
     import yaml
@@ -35,16 +30,9 @@ Release = t.Dict[str, t.Any]
 
 ID_PATTERN = re.compile(r"^[0-9]{4}\.[0-9]{2}\.[0-9]+$")
 SCHEMA_FILE = "schema.json"
-
-_ANNOTATIONS = frozenset(("$schema", "$defs", "title", "description"))
-_TYPES: t.Dict[str, t.Tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "integer": (int,),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
+FACTS_FILE = "facts.yml"
+FACTS_SCHEMA_FILE = "facts.schema.json"
+COLLECTION_RELEASES = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir, "releases"))
 
 
 class ReleaseError(ValueError):
@@ -97,11 +85,19 @@ def read(directory: str, release_id: t.Any, variable: str = "gpufleet_release") 
             "%s: found %r, expected the id of a release in %s: %s. Remedy: set %s to one of these, as a quoted string."
             % (variable, release_id, directory, ", ".join(ids) or "there is none", variable)
         )
-    path = os.path.join(directory, release_id + ".yml")
-    with open(path, encoding="utf-8") as handle:
-        text = handle.read()
+    return read_yaml(os.path.join(directory, release_id + ".yml"), variable)
+
+
+def read_yaml(path: str, variable: str) -> t.Dict[str, t.Any]:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        ReleaseError: the file isn't a YAML mapping.
+    """
     if not HAS_YAML:  # pragma: no cover
         raise ReleaseError("%s: PyYAML is missing from the control node's Python." % variable)
+    with open(path, encoding="utf-8") as handle:
+        text = handle.read()
     try:
         data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
     except yaml.YAMLError as exc:
@@ -111,10 +107,36 @@ def read(directory: str, release_id: t.Any, variable: str = "gpufleet_release") 
     return data
 
 
-def read_schema(directory: str) -> t.Dict[str, t.Any]:
-    """Return the schema of the releases in a directory."""
-    with open(os.path.join(directory, SCHEMA_FILE), encoding="utf-8") as handle:
+def beside(directory: str, name: str) -> str:
+    """Return the path of a file that belongs to the releases of a directory: there, or the collection's own."""
+    path = os.path.join(directory, name)
+    return path if os.path.isfile(path) else os.path.join(COLLECTION_RELEASES, name)
+
+
+def read_schema(directory: str, name: str = SCHEMA_FILE) -> t.Dict[str, t.Any]:
+    """Return the schema of the releases in a directory, or of another file there."""
+    with open(beside(directory, name), encoding="utf-8") as handle:
         return t.cast("t.Dict[str, t.Any]", json.load(handle))
+
+
+def read_facts(directory: str, variable: str = "gpufleet_releases_dir") -> t.Dict[str, t.Any]:
+    """Return the facts that go with the releases of a directory; the collection's own where it has none.
+
+    Raises:
+        ReleaseError: the file isn't a YAML mapping, or doesn't hold to ``facts.schema.json``.
+    """
+    path = beside(directory, FACTS_FILE)
+    data = read_yaml(path, variable)
+    _refuse(variable, path, path, validate(data, read_schema(directory, FACTS_SCHEMA_FILE), "facts"))
+    return data
+
+
+def home_of(release_id: t.Any, directory: str) -> str:
+    """Return the directory that has a release: the one that was named, else the collection's."""
+    for place in (directory, COLLECTION_RELEASES):
+        if release_id in known_ids(place):
+            return place
+    return directory
 
 
 def load(directory: str, release_id: t.Any, variable: str = "gpufleet_release") -> Release:
@@ -126,7 +148,7 @@ def load(directory: str, release_id: t.Any, variable: str = "gpufleet_release") 
         variable: the variable the id came from, for the error.
 
     Returns:
-        The release with ``id``, and with ``lock_path`` (absolute) beside every ``lock_file``.
+        The release with ``id``, with ``lock_path`` (absolute) beside every ``lock_file``, and with ``facts``.
 
     Raises:
         ReleaseError: unknown id, unreadable or invalid file, missing lock file.
@@ -135,13 +157,17 @@ def load(directory: str, release_id: t.Any, variable: str = "gpufleet_release") 
     findings = validate(data, read_schema(directory))
     if not refusals(findings):
         data = complete(data, directory, release_id)
+        data["facts"] = read_facts(directory)
         findings = check_lock_files_exist(data)
+    _refuse(variable, release_id, os.path.join(directory, release_id + ".yml"), findings)
+    return data
+
+
+def _refuse(variable: str, found: str, path: str, findings: t.List[Finding]) -> None:
     stopped = refusals(findings)
     if stopped:
-        path = os.path.join(directory, release_id + ".yml")
         reasons = "\n".join("%d. %s" % (number, describe(f)) for number, f in enumerate(stopped, 1))
-        raise ReleaseError("%s: found %s, whose file %s can't be used:\n%s" % (variable, release_id, path, reasons))
-    return data
+        raise ReleaseError("%s: found %s, whose file %s can't be used:\n%s" % (variable, found, path, reasons))
 
 
 def complete(data: Release, directory: str, release_id: str) -> Release:
@@ -153,15 +179,29 @@ def complete(data: Release, directory: str, release_id: str) -> Release:
     return release
 
 
+def check_lock_files_exist(release: Release) -> t.List[Finding]:
+    """Return one finding per engine build: its lock file is there."""
+    return [
+        finding(
+            "release.%s.lock_file" % name,
+            os.path.isfile(engine["lock_path"]),
+            expected="a file %s" % engine["lock_path"],
+            found="the file" if os.path.isfile(engine["lock_path"]) else "no such file",
+            remedy="Restore the file, or mend lock_file.",
+        )
+        for name, engine in engines(release)
+    ]
+
+
 _CACHE: t.Dict[t.Tuple[t.Any, ...], Release] = {}
 
 
 def load_cached(directory: str, release_id: t.Any, variable: str = "gpufleet_release") -> Release:
-    """Do what :func:`load` does, once per process for each state of the two files; return a copy of one's own."""
+    """Do what :func:`load` does, once per process for each state of the files; return a copy of one's own."""
     key: t.Tuple[t.Any, ...] = (directory, str(release_id))
-    for name in (SCHEMA_FILE, "%s.yml" % release_id):
+    for name in (SCHEMA_FILE, FACTS_FILE, FACTS_SCHEMA_FILE, "%s.yml" % release_id):
         try:
-            stat = os.stat(os.path.join(directory, name))
+            stat = os.stat(beside(directory, name))
             key += (stat.st_mtime_ns, stat.st_size)
         except OSError:
             key += (None,)
@@ -175,6 +215,17 @@ def engines(release: Release) -> t.Iterator[t.Tuple[str, t.Dict[str, t.Any]]]:
     for name in sorted(release["engines"]):
         for accelerator in sorted(release["engines"][name]):
             yield "%s.%s" % (name, accelerator), release["engines"][name][accelerator]
+
+
+def platform_of(release: Release, key: str) -> t.Optional[t.Tuple[str, t.Dict[str, t.Any]]]:
+    """Return ``(key, platform)`` of a system, by the release's key or one of the aliases; None if it has none."""
+    platforms = release["platforms"]
+    if key in platforms:
+        return key, platforms[key]
+    for name in sorted(platforms):
+        if key in platforms[name].get("aliases", []):
+            return name, platforms[name]
+    return None
 
 
 def numbers(version: str) -> t.Tuple[int, ...]:
@@ -212,355 +263,3 @@ def _requirement(line: str, number: int) -> Requirement:
     if not pin:
         return Requirement(line.split(" ", 1)[0], "", len(hashes), number)
     return Requirement(re.sub(r"[-_.]+", "-", pin.group(1)).lower(), pin.group(2), len(hashes), number)
-
-
-# -- the schema ------------------------------------------------------------------------------------------------------
-
-
-def validate(data: t.Any, schema: t.Dict[str, t.Any]) -> t.List[Finding]:
-    """Hold data against a JSON Schema and return one failed finding per place that doesn't fit, none if all do.
-
-    Raises:
-        ValueError: the schema uses a keyword that isn't known here.
-    """
-    return list(_errors(data, schema, schema, "release"))
-
-
-def _error(where: str, expected: t.Any, found: t.Any, detail: str, remedy: str) -> Finding:
-    return finding(
-        "release.schema", False, expected=expected, found=found, detail="At %s: %s" % (where, detail), remedy=remedy
-    )
-
-
-def _errors(data: t.Any, schema: t.Dict[str, t.Any], root: t.Dict[str, t.Any], where: str) -> t.Iterator[Finding]:
-    for keyword, value in schema.items():
-        if keyword in _ANNOTATIONS:
-            continue
-        if keyword not in _KEYWORDS:
-            raise ValueError("the schema uses %r at %s, which this checker doesn't know" % (keyword, where))
-        for error in _KEYWORDS[keyword](data, value, schema, root, where):
-            yield error
-
-
-def _is(data: t.Any, name: str) -> bool:
-    if isinstance(data, bool) and name != "boolean":
-        return False
-    return isinstance(data, _TYPES[name])
-
-
-def _check_type(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    names = value if isinstance(value, list) else [value]
-    if not any(_is(data, name) for name in names):
-        remedy = "Quote the value." if "string" in names and isinstance(data, (int, float)) else "Mend the value."
-        yield _error(where, " or ".join(names), data, "the value has another type.", remedy)
-
-
-def _check_enum(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    if data not in value:
-        yield _error(
-            where,
-            "one of %s" % ", ".join(map(str, value)),
-            data,
-            "the value isn't listed.",
-            "Use one of the listed values.",
-        )
-
-
-def _check_pattern(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    if isinstance(data, str) and not re.search(value, data):
-        yield _error(where, value, data, "the value doesn't match.", "Write it in the form of the pattern.")
-
-
-def _check_minimum(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    if _is(data, "integer") and data < value:
-        yield _error(where, "at least %s" % value, data, "the value is too small.", "Mend the value, or say null.")
-
-
-def _check_min_length(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    if isinstance(data, str) and len(data) < value:
-        yield _error(where, "at least %s characters" % value, data, "the value is too short.", "Say something.")
-
-
-def _check_min_items(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    if isinstance(data, list) and len(data) < value:
-        yield _error(where, "at least %s items" % value, data, "the list is too short.", "Add what is missing.")
-
-
-def _check_min_properties(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    if isinstance(data, dict) and len(data) < value:
-        yield _error(where, "at least %s keys" % value, data, "the mapping is too small.", "Add what is missing.")
-
-
-def _check_required(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    if isinstance(data, dict):
-        for name in value:
-            if name not in data:
-                yield _error(where, "the key %s" % name, "no such key", "a key is missing.", "Add %s." % name)
-
-
-def _check_properties(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    if isinstance(data, dict):
-        for name, below in value.items():
-            if name in data:
-                for error in _errors(data[name], below, root, "%s.%s" % (where, name)):
-                    yield error
-
-
-def _check_pattern_properties(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    if isinstance(data, dict):
-        for pattern, below in value.items():
-            for name in data:
-                if isinstance(name, str) and re.search(pattern, name):
-                    for error in _errors(data[name], below, root, "%s.%s" % (where, name)):
-                        yield error
-
-
-def _check_additional(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    if value is not False:
-        raise ValueError("the schema says additionalProperties: %r at %s; only false is known here" % (value, where))
-    if isinstance(data, dict):
-        patterns = schema.get("patternProperties", {})
-        for name in data:
-            known = name in schema.get("properties", {})
-            if not known and not any(isinstance(name, str) and re.search(pattern, name) for pattern in patterns):
-                allowed = sorted(schema.get("properties", {})) + sorted(patterns)
-                yield _error(
-                    where,
-                    "one of the keys %s" % ", ".join(allowed),
-                    name,
-                    "a key isn't known.",
-                    "Remove the key, or mend its spelling.",
-                )
-
-
-def _check_items(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    if isinstance(data, list):
-        for index, item in enumerate(data):
-            for error in _errors(item, value, root, "%s[%d]" % (where, index)):
-                yield error
-
-
-def _check_any_of(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    tried = [list(_errors(data, below, root, where)) for below in value]
-    if all(tried):
-        yield tried[0][0]
-
-
-def _check_ref(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
-    target = root
-    for part in value.replace("#/", "", 1).split("/"):
-        target = target[part]
-    return _errors(data, target, root, where)
-
-
-_KEYWORDS: t.Dict[str, t.Callable[[t.Any, t.Any, t.Any, t.Any, str], t.Iterator[Finding]]] = {
-    "type": _check_type,
-    "enum": _check_enum,
-    "pattern": _check_pattern,
-    "minimum": _check_minimum,
-    "minLength": _check_min_length,
-    "minItems": _check_min_items,
-    "minProperties": _check_min_properties,
-    "required": _check_required,
-    "properties": _check_properties,
-    "patternProperties": _check_pattern_properties,
-    "additionalProperties": _check_additional,
-    "items": _check_items,
-    "anyOf": _check_any_of,
-    "$ref": _check_ref,
-}
-
-
-# -- what fits together ----------------------------------------------------------------------------------------------
-
-
-def check_lock_files_exist(release: Release) -> t.List[Finding]:
-    """Return one finding per engine build: its lock file is there."""
-    return [
-        finding(
-            "release.%s.lock_file" % name,
-            os.path.isfile(engine["lock_path"]),
-            expected="a file %s" % engine["lock_path"],
-            found="the file" if os.path.isfile(engine["lock_path"]) else "no such file",
-            remedy="Restore the file, or mend lock_file.",
-        )
-        for name, engine in engines(release)
-    ]
-
-
-def check_consistency(release: Release) -> t.List[Finding]:
-    """Return every finding on how the parts of one completed release (see :func:`load`) fit together.
-
-    The links that are checked: driver to CUDA, engine to CUDA, engine to driver, lock file to engine (version,
-    interpreter, hashes, CUDA of torch), platform to engine (glibc, packages). Lock files are read.
-    """
-    findings = _check_driver(release) + check_lock_files_exist(release)
-    for name, engine in engines(release):
-        findings.extend(_check_engine_limits(release, name, engine))
-        if os.path.isfile(engine["lock_path"]):
-            with open(engine["lock_path"], encoding="utf-8") as handle:
-                findings.extend(_check_lock(release, name, engine, parse_lock(handle.read())))
-    findings.extend(_check_platforms(release))
-    return findings
-
-
-def _check_driver(release: Release) -> t.List[Finding]:
-    if "driver" not in release:
-        return []
-    driver, needed = release["driver"], release["cuda"]["minimum_driver"]
-    version = driver.get("version")
-    pinned = version or driver["branch"]
-    enough = numbers(pinned) >= numbers(needed)[: len(numbers(pinned))]
-    findings = [
-        finding(
-            "release.driver.cuda",
-            enough,
-            expected="%s or newer" % needed,
-            found=pinned,
-            detail="The pinned driver against what CUDA %s needs." % release["cuda"]["version"],
-            remedy="Pin a newer driver branch, or an older CUDA level with engines to match.",
-        )
-    ]
-    if version:
-        findings.append(
-            finding(
-                "release.driver.branch",
-                version.split(".")[0] == driver["branch"],
-                expected="a version of branch %s" % driver["branch"],
-                found=version,
-                detail="The driver's version against its branch.",
-                remedy="Mend driver.version or driver.branch.",
-            )
-        )
-    return findings
-
-
-def _check_engine_limits(release: Release, name: str, engine: t.Dict[str, t.Any]) -> t.List[Finding]:
-    tag = "py" + engine["python"].replace(".", "")
-    findings = [
-        finding(
-            "release.%s.python" % name,
-            engine["lock_file"].endswith("-%s.txt" % tag),
-            expected="a lock file whose name ends -%s.txt" % tag,
-            found=engine["lock_file"],
-            detail="The interpreter of the engine against the one its lock file was resolved for.",
-            remedy="Resolve the lock file for Python %s (tools/lock.sh), or mend python." % engine["python"],
-        )
-    ]
-    if not name.endswith(".cuda"):
-        return findings
-    for key in ("minimum_driver", "minimum_compute_capability"):
-        found, needed = engine[key], release["cuda"][key]
-        findings.append(
-            finding(
-                "release.%s.%s" % (name, key),
-                found is not None and numbers(found) >= numbers(needed),
-                expected="%s or newer" % needed,
-                found=found,
-                detail="What the engine says it needs against what CUDA %s needs." % release["cuda"]["version"],
-                remedy="Set %s to the CUDA level's, or higher." % key,
-            )
-        )
-    version = release.get("driver", {}).get("version")
-    if version and engine["minimum_driver"]:
-        findings.append(
-            finding(
-                "release.%s.driver" % name,
-                numbers(version) >= numbers(engine["minimum_driver"]),
-                expected="%s or newer" % engine["minimum_driver"],
-                found=version,
-                detail="The pinned driver against what the engine needs.",
-                remedy="Pin a newer driver, or an older engine.",
-            )
-        )
-    return findings
-
-
-def _check_lock(release: Release, name: str, engine: t.Dict[str, t.Any], lock: t.List[Requirement]) -> t.List[Finding]:
-    pins = {requirement.name: requirement.version for requirement in lock}
-    loose = ["line %d (%s)" % (r.line, r.name) for r in lock if not r.version or not r.hashes]
-    shims = sorted(shim["name"] for shim in engine["distributions"] if shim["name"] in pins)
-    relock = "Resolve the lock file again (tools/lock.sh), or mend the release."
-    return [
-        finding(
-            "release.%s.lock.hashes" % name,
-            bool(lock) and not loose,
-            expected="every line pinned by == with a sha256",
-            found="%d of %d lines without: %s" % (len(loose), len(lock), ", ".join(loose[:5]))
-            if loose
-            else "%d lines, all with" % len(lock),
-            detail=engine["lock_file"] + ".",
-            remedy=relock,
-        ),
-        finding(
-            "release.%s.lock.version" % name,
-            pins.get(engine["package"]) == engine["version"],
-            expected="%s==%s" % (engine["package"], engine["version"]),
-            found="%s==%s" % (engine["package"], pins.get(engine["package"], "(absent)")),
-            detail=engine["lock_file"] + ".",
-            remedy=relock,
-        ),
-        finding(
-            "release.%s.distributions" % name,
-            not shims,
-            expected="no metadata-only distribution that the lock file installs for real",
-            found=", ".join(shims) or "none",
-            detail=engine["lock_file"] + ".",
-            remedy="Remove the metadata-only distribution.",
-        ),
-        _check_lock_cuda(release, name, engine, pins),
-    ]
-
-
-def _check_lock_cuda(release: Release, name: str, engine: t.Dict[str, t.Any], pins: t.Dict[str, str]) -> Finding:
-    torch = pins.get("torch", "(absent)")
-    runtime = pins.get("nvidia-cuda-runtime", "")
-    found = ".".join(runtime.split(".")[:2])
-    if name.endswith(".cuda"):
-        wanted = release["cuda"]["version"]
-        return finding(
-            "release.%s.lock.cuda" % name,
-            "torch" in pins and found == wanted and not torch.endswith("+cpu"),
-            expected="CUDA %s" % wanted,
-            found="torch %s with CUDA %s" % (torch, found or "none"),
-            detail="The CUDA runtime that torch brings, in %s, against the release's." % engine["lock_file"],
-            remedy="Choose an engine version whose torch is built for CUDA %s, or change cuda.version." % wanted,
-        )
-    return finding(
-        "release.%s.lock.cuda" % name,
-        "torch" in pins and not runtime,
-        expected="torch without a CUDA runtime",
-        found="torch %s with CUDA %s" % (torch, found or "none"),
-        detail="The CUDA runtime that torch brings, in %s." % engine["lock_file"],
-        remedy="Resolve the lock file against PyTorch's index for the CPU.",
-    )
-
-
-def _check_platforms(release: Release) -> t.List[Finding]:
-    findings: t.List[Finding] = []
-    for key in sorted(release["platforms"]):
-        platform = release["platforms"][key]
-        for name, engine in engines(release):
-            if name.split(".")[1] not in platform["accelerators"]:
-                continue
-            findings.append(
-                finding(
-                    "release.%s.glibc.%s" % (name, key),
-                    numbers(platform["glibc"]) >= numbers(engine["minimum_glibc"]),
-                    expected="glibc %s or newer" % engine["minimum_glibc"],
-                    found=platform["glibc"],
-                    detail="The platform %s against what the engine's wheels were linked with." % key,
-                    remedy="Drop the platform's accelerator, or choose an engine whose wheels fit.",
-                )
-            )
-            findings.append(
-                finding(
-                    "release.%s.packages.%s" % (name, key),
-                    platform["os_family"] in engine["packages"],
-                    expected="a package list for %s (it may be empty)" % platform["os_family"],
-                    found="lists for %s" % ", ".join(sorted(engine["packages"])),
-                    detail="The platform %s against the engine's packages." % key,
-                    remedy="Add packages.%s to the engine." % platform["os_family"],
-                )
-            )
-    return findings

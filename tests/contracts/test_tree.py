@@ -24,6 +24,8 @@ PINS_ALLOWED = {
     "changelogs/": "what changed is history, and names what it changed from",
     "CHANGELOG.md": "generated from changelogs/",
     "tests/unit/release/": "the decision table of the release's own consistency",
+    "tests/unit/gpu_stack_plan/": "the decision table of what a host gets from a release",
+    "tests/golden/gpu_stack/": "what a host gets from a release, byte for byte",
 }
 PRODUCTS = (
     r"vllm(?:-cpu)?|torch|cuda(?:-toolkit)?|cudnn|nccl|triton|transformers|nginx|nvidia-driver|nvidia-container-toolkit"

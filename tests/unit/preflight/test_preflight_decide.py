@@ -246,6 +246,14 @@ def test_a_platform_without_the_accelerator() -> None:
     assert failed(_preflight.decide_host(RECORD, wanted(release=release))) == ["host.platform_accelerator"]
 
 
+def test_a_platform_by_one_of_its_other_names() -> None:
+    release = copy.deepcopy(RELEASE)
+    release["platforms"]["debian12"]["aliases"] = ["bookworm12"]  # type: ignore[index]
+    host = record("platform.key", "bookworm12")
+    assert failed(_preflight.decide_host(host, wanted(release=release))) == []
+    assert failed(_preflight.decide_host(host, wanted())) == ["host.platform"]
+
+
 def test_a_port_our_own_proxy_holds_is_fine() -> None:
     held = record("ports", [dict(PORT, unit="llm-proxy.service")])
     assert failed(_preflight.decide_host(held, wanted())) == []

@@ -69,11 +69,47 @@ def test_the_table_of_inputs(docs):
 
 def test_the_matrix_names_every_platform_and_what_was_proved(docs):
     matrix = docs.platforms()
-    _release_id, release = docs.newest_release()
-    for platform in release["platforms"].values():
-        assert platform["title"] in matrix
+    known = docs.releases()
+    newest = docs.newest_releases(known)
+    assert newest == ["2026.11.0", "2026.11.1"]
+    for release_id in newest:
+        release = known[release_id]
+        assert "Release `%s` (%s, %s series)" % (release_id, release["status"], release["series"]) in matrix
+        for platform in release["platforms"].values():
+            assert platform["title"] in matrix
+            assert docs.STACK_PROVEN[platform["nvidia"]["proven"]] in matrix
+        assert release["engines"]["vllm"]["cuda"]["version"] in matrix
+        assert release["driver"]["version"] in matrix
     assert docs.PROVEN["run"] in matrix
-    assert release["engines"]["vllm"]["cuda"]["version"] in matrix
+    assert "| Blackwell | 10.0, 10.3, 12.0, 12.1 | open | NVIDIA B200," in matrix
+    assert "Pascal" not in matrix
+
+
+def test_the_newest_of_each_series_is_shown_the_main_one_first(docs):
+    known = {
+        "2026.11.0": {"series": "main"},
+        "2026.11.1": {"series": "legacy"},
+        "2026.12.0": {"series": "main"},
+    }
+    assert docs.newest_releases(known) == ["2026.12.0", "2026.11.1"]
+
+
+def test_a_matrix_without_a_gpu_stack(docs):
+    release = docs.releases()["2026.11.0"]
+    del release["driver"]
+    assert "GPU stack" not in docs.matrix("2026.11.0", release, {})
+
+
+def test_a_platform_without_a_stack_and_one_on_its_own_archive(docs):
+    release = docs.releases()["2026.11.0"]
+    facts = docs.yaml.safe_load((docs.place / "releases/facts.yml").read_text())
+    del release["platforms"]["rhel9"]["nvidia"]
+    release["platforms"]["debian12"]["nvidia"]["driver_repository"] = None
+    facts["driver_branches"]["580"]["end_of_life"] = None
+    lines = docs.gpu_stack(release, facts)
+    assert "support until an unknown month" in lines[1]
+    assert not [line for line in lines if line.startswith("| RHEL 9")]
+    assert [line for line in lines if line.startswith("| Debian 12 (bookworm) | the distribution's archive |")]
 
 
 def test_check_fails_until_it_was_written(docs, monkeypatch, capsys):
