@@ -163,10 +163,16 @@ def test_deploy_fleet_runs_the_roles_in_order_under_their_tags():
                 role = task["ansible.builtin.import_role"]["name"].split(".")[-1]
                 assert task["tags"] == [role]
                 order.append(role)
+            elif "ansible.builtin.include_role" in task:
+                included = task["ansible.builtin.include_role"]
+                role = included["name"].split(".")[-1]
+                assert task["tags"] == included["apply"]["tags"] == [role]
+                order.append("%s/%s" % (role, included["tasks_from"]))
             else:
                 order.append(task["ansible.builtin.include_tasks"]["file"])
     assert order == [
-        "gpu_preflight", "tasks/install_gpu_stack.yml", "model_store", "vllm", "llm_pki", "llm_proxy", "gpu_validate",
+        "gpu_preflight", "tasks/install_gpu_stack.yml", "model_store", "vllm", "llm_pki", "llm_proxy",
+        "vllm/retire.yml", "gpu_validate",
     ]  # fmt: skip
 
 
