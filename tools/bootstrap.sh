@@ -37,6 +37,10 @@ install_missing() {
   command -v zstd >/dev/null || { missing+=(zstd); reasons+=("zstd packs the engine's archive"); }
   [ -e /usr/lib/x86_64-linux-gnu/libnuma.so.1 ] || [ -e /usr/lib64/libnuma.so.1 ] || [ -e /usr/lib/aarch64-linux-gnu/libnuma.so.1 ] ||
     { missing+=(libnuma1); reasons+=("libnuma1 is loaded by the engine's smoke test"); }
+  if [ "$set_name" = dev ]; then
+    command -v gcc >/dev/null || { missing+=(gcc); reasons+=("gcc builds the stand-in for NVIDIA's library that the tests load"); }
+    [ -e /usr/include/stdlib.h ] || { missing+=(libc6-dev); reasons+=("libc6-dev has the headers for that"); }
+  fi
   [ ${#missing[@]} = 0 ] && return
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "bootstrap: missing here: ${missing[*]}. Remedy: install them as root" >&2
