@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export GPUFLEET_CACHE_DIR ?= /var/cache/gpufleet
-SCENARIOS ?= lab_host preflight model_store proxy default
+SCENARIOS ?= lab_host preflight model_store proxy gpu_stack default
 
 .PHONY: help
 help: ## This list
@@ -38,6 +38,10 @@ molecule: dev ## The scenarios on booted hosts: SCENARIOS="proxy default"
 test-interrupted: ## Interrupt the demo at a dozen points, then let it end (5 min; outside of test)
 	@tests/demo_interrupted.py
 
+.PHONY: test-driver
+test-driver: dev ## The real driver of Debian's archive, built by DKMS on a booted host; slow, not part of `make test`
+	@tools/test.sh driver
+
 .PHONY: bench
 bench: dev ## Tasks and seconds of the no-change run, with a peer's role beside it
 	@tests/bench/no_change.py
@@ -45,6 +49,10 @@ bench: dev ## Tasks and seconds of the no-change run, with a peer's role beside 
 .PHONY: release-check
 release-check: dev ## Prove every release consistent, offline, and print the support matrix
 	@.venv/bin/python tools/release_check.py
+
+.PHONY: sanity
+sanity: dev ## ansible-test sanity on the built and installed collection, with an empty ignore list
+	@tools/sanity.sh
 
 .PHONY: docs lock
 docs: dev ## Write the generated tables of the READMEs
