@@ -74,7 +74,8 @@ class Model:
         self.statement = statement
         self.name = str(statement["name"])
         source = parse_source(str(statement.get("source") or ""))
-        assert source is not None  # check_models() refused the others
+        if source is None:  # check_models() refused these
+            raise ValueError("model %s: no source" % self.name)
         self.source: Source = source
         self.revision: t.Optional[str] = statement.get("revision") or None
         self.include: t.List[str] = [str(glob) for glob in statement.get("include") or []]

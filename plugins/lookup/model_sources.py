@@ -14,7 +14,7 @@ description:
   - It reads the control node's disk, changes nothing, and touches no host.
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 options:
   _terms:
     description: Models, each a dictionary as in C(gpufleet_models), or lists of them.

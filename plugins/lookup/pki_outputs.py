@@ -10,7 +10,7 @@ name: pki_outputs
 short_description: What the role llm_pki left on the control node for a host
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 description:
   - Reads the directory that the role P(gpufleet.llm.llm_pki#role) documents as its output.
   - Never returns a key, only paths and digests. What isn't there yet is left out.

@@ -14,7 +14,7 @@ description:
   - It reads files on the control node, those that ship with the collection or your own, and touches no host.
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 options:
   _terms:
     description: Ids of releases, each C(YYYY.MM.N). As a rule there is one, the value of C(gpufleet_release).
@@ -85,7 +85,9 @@ class LookupModule(LookupBase):
     def run(self, terms: t.Any, variables: t.Any = None, **kwargs: t.Any) -> t.List[t.Dict[str, t.Any]]:
         """Return one completed release per term; see :func:`load_cached` for its shape and errors."""
         self.set_options(var_options=variables, direct=kwargs)
-        directory = self.get_option("directory") or _release.COLLECTION_RELEASES
+        # A variable comes as it's written in the inventory, which may be an expression.
+        directory = self.get_option("directory")
+        directory = (self._templar.template(directory) if self._templar else directory) or _release.COLLECTION_RELEASES
         try:
             return [load_cached(_release.home_of(term, directory), term) for term in terms]
         except ReleaseError as exc:

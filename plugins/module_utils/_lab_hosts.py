@@ -144,10 +144,15 @@ class Lab:
                 "the URL of a Debian mirror this machine can reach."
             )
 
+    def chosen_mirror(self) -> str:
+        """Return the mirror that resolve_mirrors() chose."""
+        if self.mirror is None:
+            raise ValueError("no mirror was chosen yet")
+        return self.mirror
+
     def key(self, suite: str) -> str:
         """Return the key of the base a new host of a suite would stand on."""
-        assert self.mirror is not None
-        return base_key(suite, self.mirror, self.security_mirror, self.settings.packages)
+        return base_key(suite, self.chosen_mirror(), self.security_mirror, self.settings.packages)
 
     def base(self, key: str) -> str:
         """Return a base's directory."""
@@ -240,13 +245,13 @@ class Lab:
 
     def fill_base(self, suite: str, root: str, proxy: str, log: t.IO[bytes], lock: int) -> None:
         """Fill a base's root: debootstrap, the extra packages, the settings every host shares."""
-        assert self.mirror is not None
+        mirror = self.chosen_mirror()
         script: t.Optional[str] = None
         scripts = "/usr/share/debootstrap/scripts"
         if not os.path.exists(os.path.join(scripts, suite)):
             script = os.path.join(scripts, "sid")  # what debootstrap itself links every Debian suite to
         self.build_step(
-            debootstrap_argv(suite, root, self.mirror, script), proxy, log, lock, "debootstrap of %s" % suite
+            debootstrap_argv(suite, root, mirror, script), proxy, log, lock, "debootstrap of %s" % suite
         )
         write_file(os.path.join(root, "etc/apt/sources.list.d/debian.sources"), self.sources(suite))
         for path in ("etc/apt/sources.list", "etc/resolv.conf", "etc/hostname"):
@@ -273,8 +278,7 @@ class Lab:
 
     def sources(self, suite: str) -> str:
         """Return the apt sources of a suite's hosts."""
-        assert self.mirror is not None
-        return sources_text(suite, self.mirror, self.security_mirror)
+        return sources_text(suite, self.chosen_mirror(), self.security_mirror)
 
     def install_extra(self, root: str, proxy: str, log: t.IO[bytes], lock: int) -> None:
         """Install lab_host_packages in a base, with its own apt, over the machine's network."""

@@ -52,8 +52,7 @@ def _errors(data: t.Any, schema: t.Dict[str, t.Any], root: t.Dict[str, t.Any], w
             continue
         if keyword not in _KEYWORDS:
             raise ValueError("the schema uses %r at %s, which this checker doesn't know" % (keyword, where))
-        for error in _KEYWORDS[keyword](data, value, schema, root, where):
-            yield error
+        yield from _KEYWORDS[keyword](data, value, schema, root, where)
 
 
 def _is(data: t.Any, name: str) -> bool:
@@ -116,8 +115,7 @@ def _check_properties(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, whe
     if isinstance(data, dict):
         for name, below in value.items():
             if name in data:
-                for error in _errors(data[name], below, root, "%s.%s" % (where, name)):
-                    yield error
+                yield from _errors(data[name], below, root, "%s.%s" % (where, name))
 
 
 def _check_pattern_properties(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
@@ -125,8 +123,7 @@ def _check_pattern_properties(data: t.Any, value: t.Any, schema: t.Any, root: t.
         for pattern, below in value.items():
             for name in data:
                 if isinstance(name, str) and re.search(pattern, name):
-                    for error in _errors(data[name], below, root, "%s.%s" % (where, name)):
-                        yield error
+                    yield from _errors(data[name], below, root, "%s.%s" % (where, name))
 
 
 def _check_additional(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
@@ -150,8 +147,7 @@ def _check_additional(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, whe
 def _check_items(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:
     if isinstance(data, list):
         for index, item in enumerate(data):
-            for error in _errors(item, value, root, "%s[%d]" % (where, index)):
-                yield error
+            yield from _errors(item, value, root, "%s[%d]" % (where, index))
 
 
 def _check_any_of(data: t.Any, value: t.Any, schema: t.Any, root: t.Any, where: str) -> t.Iterator[Finding]:

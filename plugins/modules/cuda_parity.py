@@ -26,7 +26,7 @@ description:
   - It changes nothing.
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 notes:
   - While torch computes, the child holds a CUDA context, the workspace of cuBLAS and a few matrices on each GPU, one
     GPU after another, and gives them back when it ends. The context and the workspace take some hundred MiB, which

@@ -20,7 +20,7 @@ description:
   - Nothing is tried twice but connecting. No secret gets into a result, an argument list or an environment.
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 attributes:
   check_mode:
     support: full

@@ -15,7 +15,7 @@ description:
     0600 in a directory of 0700. The key is in no result, difference or log.
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 attributes:
   check_mode:
     support: full

@@ -18,7 +18,7 @@ description:
   - It says how far an engine is while it waits, and doesn't wait for one that has failed.
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 attributes:
   action:
     support: full

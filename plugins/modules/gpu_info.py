@@ -10,7 +10,7 @@ module: gpu_info
 short_description: Read what a host's NVIDIA GPUs are and how they are
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 description:
   - Asks NVML through nvidia-ml-py on the host. Where nvidia-ml-py or NVML's library is missing, asks C(nvidia-smi),
     only for the fields that it knows.

@@ -10,7 +10,7 @@ module: gpu_state
 short_description: Assert that a host's NVIDIA GPUs are as they should be
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 description:
   - Reads the GPUs as M(gpufleet.llm.gpu_info) does, compares them with O(expect), and returns findings.
   - A check that every GPU passes is one finding. Of a check that some fail, each of those is one, with what a person

@@ -18,7 +18,7 @@ description:
     it writes not even that.
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 attributes:
   check_mode:
     support: full

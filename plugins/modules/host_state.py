@@ -13,7 +13,7 @@ description:
   - Meant to gate the tasks that install or start, which cost much more than this even when they change nothing.
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 attributes:
   check_mode:
     support: full

@@ -17,7 +17,7 @@ description:
     Nothing else.
   - All hosts of a call are handled at once. Everything can be run again after an interruption.
 author:
-  - gpufleet.llm maintainers (@gpufleet)
+  - gpufleet.llm maintainers (!UNKNOWN)
 attributes:
   check_mode:
     description: Says what would change and changes nothing.

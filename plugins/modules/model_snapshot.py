@@ -18,7 +18,7 @@ description:
     modification time and inode. O(verify=always) and O(state=verified) read all of it.
   - One call handles all the models of a host, with a single module start where nothing has to change.
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 options:
   directory:
     description: Directory of the store on the host. Each model gets a directory below it.

@@ -11,7 +11,7 @@ module: pki_status
 short_description: Say what is due in a fleet's certificate directory
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 description:
   - Reads every file of the directory that the role P(gpufleet.llm.llm_pki#role) keeps, and decides what has to be made
     or renewed.

@@ -15,7 +15,7 @@ description:
   - Each file is replaced atomically; a full disk is met before anything has been replaced.
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 attributes:
   check_mode:
     support: full

@@ -11,7 +11,7 @@ module: proxy_probe
 short_description: Prove that the proxy serves what lies on the host's disk
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 description:
   - Calls every port as somebody without a certificate and expects the proxy's own refusal, shown
     with the certificate on the disk.
@@ -23,6 +23,7 @@ attributes:
     description: What doesn't answer is a warning then, as the host may have nothing yet.
   diff_mode:
     support: none
+    description: It only reads.
 options:
   unit:
     description: Unit whose main process is nginx's master.

@@ -19,7 +19,7 @@ description:
   - It doesn't fail because a finding failed, so that what follows can act on RV(ok).
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 attributes:
   check_mode:
     support: full
