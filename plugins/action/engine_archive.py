@@ -11,8 +11,11 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_archive as archiving
 from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_build as building
+from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_pip as pips
 from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_plan as planning
+from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_python as pythons
 
 display = Display()
 
@@ -45,47 +48,40 @@ class ActionModule(ActionBase):
         )
         try:
             result.update(self._archive(args))
-        except building.EngineError as exc:
+        except pythons.EngineError as exc:
             raise AnsibleActionFail(str(exc)) from exc
         except OSError as exc:
             raise AnsibleActionFail("engine_archive: %s. Remedy: mend that path on the control node." % exc) from exc
         return result
 
     def _archive(self, args: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
-        python = building.probe_python(args["python_version"], args["python"], args["python_search"])
+        python = pythons.probe_python(args["python_version"], args["python"], args["python_search"])
         with open(args["lock_file"], encoding="utf-8") as handle:
             lock_text = handle.read()
-        key = building.engine_key(lock_text, python, args["distributions"])
-        identity = building.engine_id(args["version"], key)
-        record = building.read_archive(args["cache_dir"], identity, key)
+        recipe = building.Recipe(args["version"], lock_text, python, args["distributions"], args["headers"])
+        key, identity = recipe.key, recipe.identity
+        record = archiving.read_archive(args["cache_dir"], identity, key)
         changed = record is None
         if record is None and not self._task.check_mode:
-            record = building.build(
+            pips.check_lock(lock_text, args["lock_file"])
+            record = archiving.build(
                 args["cache_dir"],
-                args["version"],
-                args["lock_file"],
-                python,
-                args["distributions"],
-                building.pip_environment(args["find_links"], args["index_url"], args["extra_index_urls"]),
+                recipe,
+                pips.pip_environment(args["find_links"], args["index_url"], args["extra_index_urls"]),
                 lambda message: display.display("  engine: %s" % message, color="cyan"),
-                headers=args["headers"],
             )
         answer: t.Dict[str, t.Any] = {
             "changed": changed,
             "engine_id": identity,
             "key": key,
-            "archive": building.archive_paths(args["cache_dir"], identity)[0],
+            "archive": archiving.archive_paths(args["cache_dir"], identity)[0],
         }
         if record is None:
             answer["msg"] = "engine %s would be built" % identity
             return answer
-        unknown = planning.unknown_arguments(args["instances"], record["arguments"])
-        if unknown:
-            raise building.EngineError(
-                "engine_config: found %s, which vLLM %s has no argument for; expected keys of `vllm serve --help=all`. "
-                "Remedy: correct or remove them. Nothing was changed."
-                % (", ".join("%s in %s" % (k, i) for i, k in unknown), record["version"])
-            )
+        refusal = planning.unknown_refusal(args["instances"], record["arguments"], record["version"])
+        if refusal:
+            raise pythons.EngineError(refusal + " Nothing was changed.")
         for name in ("sha256", "size_bytes", "unpacked_bytes", "files", "version", "vllm", "torch", "build_seconds"):
             answer[name] = record[name]
         answer["python_version"] = record["python"]["version"]

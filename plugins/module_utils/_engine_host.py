@@ -99,8 +99,8 @@ def leftovers(root: str) -> t.List[str]:
 
 
 @contextlib.contextmanager
-def locked(root: str, timeout_seconds: float = LOCK_SECONDS) -> t.Iterator[None]:
-    """Hold the lock of the trees below ``root``.
+def locked(root: str, timeout_seconds: float = LOCK_SECONDS) -> t.Iterator[int]:
+    """Hold the lock of the trees below ``root``; give its file descriptor, see :func:`_file_lock.locked`.
 
     Raises:
         EngineTreeError: somebody else had it for all of ``timeout_seconds``.
@@ -109,13 +109,13 @@ def locked(root: str, timeout_seconds: float = LOCK_SECONDS) -> t.Iterator[None]
     path = os.path.join(root, LOCK_NAME)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(_file_lock.locked(path, timeout_seconds))
+            descriptor = stack.enter_context(_file_lock.locked(path, timeout_seconds))
         except _file_lock.Held as held:
             raise EngineTreeError(
                 "%s: process %s has been working on the engines of this host for more than %d s. Remedy: see what it "
                 "does (ps), wait for it, and run again. Nothing was changed." % (path, held.holder, timeout_seconds)
             ) from None
-        yield
+        yield descriptor
 
 
 def remove(path: str) -> None:
@@ -153,17 +153,17 @@ def read_models(models: t.Sequence[t.Mapping[str, t.Any]], check_mode: bool) -> 
     return paths
 
 
-def check_space(root: str, need_bytes: int) -> None:
-    """Refuse when the archive and its tree don't fit on the disk."""
+def check_space(root: str, need_bytes: int, what: str = "archive and tree") -> None:
+    """Refuse when what comes, such as the engine's archive and its tree, doesn't fit on the disk."""
     place = root
     while not os.path.isdir(place):
         place = os.path.dirname(place)
     free = shutil.disk_usage(place).free
     if free < need_bytes + SPARE_BYTES:
         raise EngineTreeError(
-            "%s: found %d MiB free, expected %d MiB for the engine's archive and tree. Remedy: free space on that file "
-            "system, or mount a larger one at %s. Nothing was changed."
-            % (place, free >> 20, (need_bytes + SPARE_BYTES) >> 20, root)
+            "%s: found %d MiB free, expected %d MiB for the engine's %s. Remedy: free space on that file system, or "
+            "mount a larger one at %s. Nothing was changed."
+            % (place, free >> 20, (need_bytes + SPARE_BYTES) >> 20, what, root)
         )
 
 
@@ -228,12 +228,17 @@ def unpack(root: str, identity: str, key: str, archive: str, sha256: str) -> Non
         remove(work)
         raise EngineTreeError("The archive holds engine %s, expected %s." % (manifest.get("engine_id"), identity))
     try_tree(work)
-    with open(os.path.join(work, VERIFIED_NAME), "w", encoding="utf-8") as handle:
-        json.dump({"key": key, "sha256": sha256}, handle)
+    adopt(work, target, {"key": key, "sha256": sha256})
+
+
+def adopt(tree: str, target: str, mark: t.Mapping[str, str]) -> None:
+    """Give a tree that has run on this host its name, with the mark by which :func:`verified` knows it."""
+    with open(os.path.join(tree, VERIFIED_NAME), "w", encoding="utf-8") as handle:
+        json.dump(dict(mark), handle)
     # A crash after the rename must not leave a tree with holes under a good name.
     os.sync()
     remove(target)
-    os.rename(work, target)
+    os.rename(tree, target)
 
 
 def try_tree(tree: str) -> None:
@@ -263,6 +268,29 @@ def switch_link(path: str, target: str) -> None:
     remove(temporary)
     os.symlink(target, temporary)
     os.replace(temporary, path)
+
+
+def serve_from(root: str, identity: str, patterns: t.Sequence[str], changed: bool) -> t.Tuple[bool, t.List[str]]:
+    """Make a tree the current one, and remove those that nobody needs when anything changed.
+
+    Args:
+        root: where the trees are.
+        identity: name of the tree.
+        patterns: glob patterns of the files that name trees still in use.
+        changed: whether the tree is new.
+
+    Returns:
+        Whether anything changed, and the names of the trees that were removed.
+    """
+    changed = switch(root, identity) or changed
+    pruned: t.List[str] = []
+    if changed:
+        names = trees(root)
+        current, previous = (link_target(os.path.join(root, link)) for link in ("current", "previous"))
+        pruned = prunable(names, current, previous, referenced(names, patterns))
+        for name in pruned:
+            remove(os.path.join(root, name))
+    return changed, pruned
 
 
 def switch(root: str, identity: str) -> bool:

@@ -198,10 +198,22 @@ def unknown_arguments(
     bad = []
     for instance in instances:
         for key in sorted(instance["config"]):
-            word = dashed(key).split(".")[0]
+            word = dashed(key).partition(".")[0]
             if word not in words and "no-" + word not in words:
                 bad.append((instance["name"], key))
     return bad
+
+
+def unknown_refusal(instances: t.Sequence[t.Mapping[str, t.Any]], known: t.Sequence[str], version: str) -> str:
+    """Return why the instances' configurations can't be served by this engine, empty when they can."""
+    unknown = unknown_arguments(instances, known)
+    if not unknown:
+        return ""
+    return (
+        "engine_config: found %s, which vLLM %s has no argument for; expected keys of `vllm serve --help=all`. "
+        "Remedy: correct or remove them."
+        % (", ".join("%s in %s" % (key, instance) for instance, key in unknown), version)
+    )
 
 
 def files(

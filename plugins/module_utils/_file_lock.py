@@ -31,8 +31,11 @@ class Held(Exception):
 
 
 @contextlib.contextmanager
-def locked(path: str, timeout_seconds: float) -> t.Iterator[None]:
-    """Hold the lock at ``path``, whose directory must exist.
+def locked(path: str, timeout_seconds: float) -> t.Iterator[int]:
+    """Hold the lock at ``path``, whose directory must exist; give its file descriptor.
+
+    The lock is held as long as any process has the descriptor: a child that inherits it holds the lock on when its
+    parent is killed.
 
     Raises:
         Held: somebody else had it for all of ``timeout_seconds``.
@@ -52,4 +55,4 @@ def locked(path: str, timeout_seconds: float) -> t.Iterator[None]:
         handle.truncate()
         handle.write("%d\n" % os.getpid())
         handle.flush()
-        yield
+        yield handle.fileno()

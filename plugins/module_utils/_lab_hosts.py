@@ -250,9 +250,7 @@ class Lab:
         scripts = "/usr/share/debootstrap/scripts"
         if not os.path.exists(os.path.join(scripts, suite)):
             script = os.path.join(scripts, "sid")  # what debootstrap itself links every Debian suite to
-        self.build_step(
-            debootstrap_argv(suite, root, mirror, script), proxy, log, lock, "debootstrap of %s" % suite
-        )
+        self.build_step(debootstrap_argv(suite, root, mirror, script), proxy, log, lock, "debootstrap of %s" % suite)
         write_file(os.path.join(root, "etc/apt/sources.list.d/debian.sources"), self.sources(suite))
         for path in ("etc/apt/sources.list", "etc/resolv.conf", "etc/hostname"):
             if os.path.lexists(os.path.join(root, path)):

@@ -17,7 +17,7 @@ description:
   - It says how far it is while it builds.
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 attributes:
   action:
     support: full
@@ -69,7 +69,9 @@ options:
     elements: str
     default: []
   index_url:
-    description: Package index, in place of that of the operator's own pip configuration. It goes by environment.
+    description:
+      - Package index, in place of that of the operator's own pip configuration. It goes by environment.
+      - An empty string takes no index at all, so that only O(find_links) is used.
     type: str
   extra_index_urls:
     description: Further package indexes, in place of those of the operator's own pip configuration.

@@ -16,7 +16,7 @@ description:
   - Trees that are neither current nor previous nor named in a unit are removed when another one comes.
 version_added: 0.1.0
 author:
-  - gpufleet.llm maintainers
+  - gpufleet.llm maintainers (!UNKNOWN)
 attributes:
   action:
     support: full
@@ -166,13 +166,7 @@ def converge(module: AnsibleModule) -> t.Dict[str, t.Any]:
             host.unpack(root, identity, p["key"], p["received"], p["sha256"])
             host.remove(os.path.dirname(p["received"]))
     if not module.check_mode and not waits and not result.get("need_archive"):
-        result["changed"] = host.switch(root, identity) or result["changed"]
-        if result["changed"]:
-            names = host.trees(root)
-            current, previous = (host.link_target(os.path.join(root, link)) for link in ("current", "previous"))
-            result["pruned"] = host.prunable(names, current, previous, host.referenced(names, p["references"]))
-            for name in result["pruned"]:
-                host.remove(os.path.join(root, name))
+        result["changed"], result["pruned"] = host.serve_from(root, identity, p["references"], result["changed"])
     for link in ("current", "previous"):
         result[link] = host.link_target(os.path.join(root, link))
     return result

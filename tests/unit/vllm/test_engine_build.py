@@ -11,7 +11,11 @@ import subprocess
 import sys
 
 import pytest
+from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_archive as archiving
 from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_build as building
+from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_pip as pips
+from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_python as pythons
+from engine_wheels import make_wheels
 
 LOCK = "numpy==1.0 \\\n    --hash=sha256:%s\ntorch==2.0+cpu \\\n    --hash=sha256:%s\n" % ("a" * 64, "b" * 64)
 PYTHON = {"build": "3.11.2 (main, x)", "soabi": "cpython-311", "machine": "x86_64"}
@@ -34,35 +38,42 @@ def test_other_shims_are_another_engine():
 
 
 def test_the_names_of_a_lock_file_are_counted():
-    assert building.locked_names(LOCK) == ["numpy", "torch"]
+    assert pips.locked_names(LOCK) == ["numpy", "torch"]
 
 
 @pytest.mark.parametrize(
     "text", ["", "numpy>=1.0 --hash=sha256:%s\n" % ("a" * 64), LOCK + "requests==2.0\n", LOCK + "-e .\n"]
 )
 def test_a_lock_file_with_anything_loose_is_refused(text):
-    with pytest.raises(building.EngineError, match="Remedy"):
-        building.check_lock(text, "x.txt")
+    with pytest.raises(pythons.EngineError, match="Remedy"):
+        pips.check_lock(text, "x.txt")
 
 
 def test_addresses_go_to_pip_by_environment_only(monkeypatch):
     monkeypatch.setenv("PIP_TARGET", "/elsewhere")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    env = building.pip_environment(["/wheels"], "https://u:secret@index/simple", ["https://more/simple"])
+    env = pips.pip_environment(["/wheels"], "https://u:secret@index/simple", ["https://more/simple"])
     assert env["PIP_INDEX_URL"] == "https://u:secret@index/simple"
     assert env["PIP_FIND_LINKS"] == "/wheels"
     assert "PIP_TARGET" not in env and "PYTHONPATH" not in env
-    assert not any("secret" in part for part in building.pip_command("/tree", "lock.txt"))
+    assert not any("secret" in part for part in pips.pip_command("python3", "/tree", "lock.txt"))
 
 
 def test_without_inputs_the_operators_own_pip_configuration_stays(monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "https://ours/simple")
-    assert building.pip_environment([], None, [])["PIP_INDEX_URL"] == "https://ours/simple"
+    env = pips.pip_environment([], None, [])
+    assert env["PIP_INDEX_URL"] == "https://ours/simple"
+    assert "PIP_NO_INDEX" not in env
+
+
+def test_an_empty_index_takes_none_at_all():
+    assert pips.pip_environment(["/wheels"], "", [])["PIP_NO_INDEX"] == "1"
 
 
 def test_a_password_in_an_address_is_not_logged():
-    text = "Looking in indexes: https://user:secret@index.example/simple"
-    assert building.redact_urls(text) == "Looking in indexes: https://****@index.example/simple"
+    for user in ("user:secret", "user:sec@ret", "token"):
+        text = "Looking in indexes: https://%s@index.example/simple" % user
+        assert pips.redact_urls(text) == "Looking in indexes: https://****@index.example/simple"
 
 
 @pytest.mark.parametrize(
@@ -91,8 +102,8 @@ def test_a_shim_is_a_distribution_with_a_version(tmp_path):
 
 
 def test_an_interpreter_of_another_version_is_refused_by_name():
-    with pytest.raises(building.EngineError) as refusal:
-        building.probe_python("2.6", sys.executable)
+    with pytest.raises(pythons.EngineError) as refusal:
+        pythons.probe_python("2.6", sys.executable)
     assert "vllm_engine_python" in str(refusal.value)
     assert "Remedy" in str(refusal.value)
 
@@ -105,11 +116,11 @@ def test_a_copied_interpreter_uses_nothing_of_where_it_came_from(tmp_path):
         text=True,
         check=True,
     ).stdout.strip()
-    python = building.probe_python(short, "/usr/bin/python3")
+    python = pythons.probe_python(short, "/usr/bin/python3")
     tree = str(tmp_path / "tree")
     os.makedirs(tree)
-    building.copy_interpreter(python, tree, headers=False)
-    site = building.check_relocated(tree, "/usr/bin/python3")
+    pythons.copy_interpreter(python, tree, headers=False)
+    site = pythons.check_relocated(tree, "/usr/bin/python3")
     assert site.startswith(tree)
     moved = str(tmp_path / "moved")
     os.rename(tree, moved)
@@ -128,7 +139,7 @@ def test_the_same_tree_packs_to_the_same_bytes(tmp_path):
             (tree / "bin" / entry).write_text(entry)
         (tree / "bin" / "link").symlink_to("a")
         os.utime(tree / "bin" / "a", (1, 1 if name == "one" else 99))
-        digests.append(building.pack_tree(str(tree), str(tmp_path / (name + ".tar.zst")), lambda _m: None)["sha256"])
+        digests.append(archiving.pack_tree(str(tree), str(tmp_path / (name + ".tar.zst")), lambda _m: None)["sha256"])
     assert digests[0] == digests[1]
 
 
@@ -138,24 +149,24 @@ def test_further_directories_are_searched_last(tmp_path):
         os.symlink(sys.executable, tmp_path / base / "python9.9")
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "python9.9").write_text("not executable")
-    found = building.candidate_pythons("9.9", [str(tmp_path / "*")])
+    found = pythons.candidate_pythons("9.9", [str(tmp_path / "*")])
     assert found == [str(tmp_path / "a" / "python9.9"), str(tmp_path / "b" / "python9.9")]
     short = "%d.%d" % sys.version_info[:2]
-    assert building.candidate_pythons(short, ["/nowhere/*"]) == building.candidate_pythons(short)
+    assert pythons.candidate_pythons(short, ["/nowhere/*"]) == pythons.candidate_pythons(short)
 
 
 def test_an_archive_that_was_cut_is_built_again(tmp_path):
-    archive, description = building.archive_paths(str(tmp_path), "1-abc")
+    archive, description = archiving.archive_paths(str(tmp_path), "1-abc")
     os.makedirs(os.path.dirname(archive))
     with open(archive, "wb") as handle:
         handle.write(b"12345")
     with open(description, "w", encoding="utf-8") as handle:
         handle.write('{"key": "k", "size_bytes": 6}')
-    assert building.read_archive(str(tmp_path), "1-abc", "k") is None
+    assert archiving.read_archive(str(tmp_path), "1-abc", "k") is None
     with open(description, "w", encoding="utf-8") as handle:
         handle.write('{"key": "k", "size_bytes": 5}')
-    assert building.read_archive(str(tmp_path), "1-abc", "k") is not None
-    assert building.read_archive(str(tmp_path), "1-abc", "other") is None
+    assert archiving.read_archive(str(tmp_path), "1-abc", "k") is not None
+    assert archiving.read_archive(str(tmp_path), "1-abc", "other") is None
 
 
 @pytest.mark.skipif(not os.path.exists("/usr/bin/python3"), reason="needs the platform's own Python")
@@ -171,3 +182,76 @@ def test_byte_code_names_neither_the_build_nor_a_time(tmp_path):
     compiled = next((package / "__pycache__").iterdir()).read_bytes()
     assert b"build-directory" not in compiled
     assert compiled[4:8] == b"\x01\x00\x00\x00", "expected byte code by hash that is never checked"
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    short = "%d.%d" % sys.version_info[:2]
+    lock = make_wheels(tmp_path / "wheels")
+    return building.Recipe("1.0", lock, pythons.probe_python(short, sys.executable), [{"name": "vllm", "version": "1"}])
+
+
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="needs zstd")
+def test_an_archive_is_built_once_and_what_an_interrupted_build_left_is_gone(tmp_path, recipe):
+    cache = str(tmp_path / "cache")
+    archive = archiving.archive_paths(cache, recipe.identity)[0]
+    os.makedirs(os.path.join(os.path.dirname(archive), recipe.identity + ".building", "tree", "bin"))
+    env = pips.pip_environment([str(tmp_path / "wheels")], "", [])
+    said = []
+    record = archiving.build(cache, recipe, env, said.append)
+    assert os.stat(archive).st_size == record["size_bytes"]
+    assert (record["key"], record["vllm"]) == (recipe.key, "1")
+    assert "max-model-len" in record["arguments"]
+    assert not any(name.endswith((".building", ".partial")) for name in os.listdir(os.path.dirname(archive)))
+    said.clear()
+    assert archiving.build(cache, recipe, env, said.append) == record
+    assert said == []
+
+
+def test_too_little_disk_on_the_control_node_is_refused(tmp_path, recipe, monkeypatch):
+    monkeypatch.setattr(building, "BUILD_BYTES", 1 << 60)
+    with pytest.raises(pythons.EngineError, match=r"expected at least .*Remedy"):
+        archiving.build(str(tmp_path / "cache"), recipe, {}, lambda _m: None)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (None, "No such file"),
+        ("exit 3", r"\(exit 3\)"),
+        ('echo \'{"short": "2.7", "version": "2.7.1"}\'', r"is Python 2\.7\.1"),
+    ],
+)
+def test_an_interpreter_that_cannot_be_used_is_refused_with_what_it_said(tmp_path, script, says):
+    python = tmp_path / "python"
+    if script:
+        python.write_text("#!/bin/sh\n%s\n" % script)
+        python.chmod(0o755)
+    with pytest.raises(pythons.EngineError, match=says) as refusal:
+        pythons.probe_python("3.11", str(python), (), "this host")
+    assert "on this host" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo libpython missing >&2; exit 127", "does not start when it is moved: libpython missing"),
+        ('echo \'{"path": ["/usr/lib/python3"], "libpython": [], "purelib": "/usr/lib/python3"}\'', "still uses"),
+    ],
+)
+def test_an_interpreter_that_leans_on_where_it_came_from_is_refused(tmp_path, script, says):
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python3"
+    python.write_text("#!/bin/sh\n%s\n" % script)
+    python.chmod(0o755)
+    with pytest.raises(pythons.EngineError, match=says):
+        pythons.check_relocated(str(tmp_path), "/usr/bin/python3")
+
+
+def test_an_engine_that_does_not_import_is_refused_with_its_last_lines(tmp_path):
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python3"
+    python.write_text("#!/bin/sh\necho libnuma.so.1: not found\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(pythons.EngineError, match=r"Importing .*exit 1.*libnuma\.so\.1"):
+        pythons.run_in_tree(str(tmp_path), ["-c", ""], "Importing the engine", 10)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_build as building
+from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_archive as archiving
 from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_host as host
 
 needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="needs zstd")
@@ -28,7 +28,7 @@ def make_archive(tmp_path, key, python="#!/bin/sh\nexit 0\n"):
     (tree / "bin" / "python3").chmod(0o755)
     (tree / host.MANIFEST_NAME).write_text(json.dumps({"key": key, "engine_id": "1-" + key}))
     archive = str(tmp_path / (key + ".tar.zst"))
-    return archive, building.pack_tree(str(tree), archive, lambda _m: None)["sha256"]
+    return archive, archiving.pack_tree(str(tree), archive, lambda _m: None)["sha256"]
 
 
 @needs_zstd
