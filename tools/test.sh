@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests, from fast to slow. Usage: tools/test.sh [contracts|unit|lint|packaging|molecule]
-# Without an argument: all of them. Stops at the first part that fails.
+# The tests, from fast to slow. Usage: tools/test.sh [contracts|unit|lint|packaging|molecule|driver]
+# Without an argument: all of them but driver, which compiles a kernel module. Stops at the first part that fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/bootstrap.sh dev
@@ -44,7 +44,7 @@ engine() {
 
 molecule() {
   local built=
-  for scenario in ${SCENARIOS:-lab_host preflight model_store proxy default}; do
+  for scenario in ${SCENARIOS:-lab_host preflight model_store proxy gpu_stack default}; do
     # lab_host makes the bases, and the engine may need the interpreter of one.
     if [ "$scenario" != lab_host ] && [ -z "$built" ]; then
       engine
@@ -53,6 +53,11 @@ molecule() {
     part "molecule $scenario: real hosts, real packages, real engine"
     command molecule test -s "$scenario"
   done
+}
+
+driver() {
+  part "molecule driver_debian: the real driver, compiled (minutes)"
+  command molecule test -s driver_debian
 }
 
 if [ $# -gt 0 ]; then

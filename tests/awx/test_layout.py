@@ -82,4 +82,4 @@ def test_a_run_that_fails_says_so(place):
     assert report["status"] == "failed"
     assert report["stats"]["h1"]["failures"] == 1
     assert report["stats"]["h1"]["changed"] == 0
-    assert "gpufleet_accelerator: found cuda, expected cpu" in report["stdout"]
+    assert "driver.gpu: found none, expected an NVIDIA GPU" in report["stdout"]

@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 
 HOME = Path("/var/lib/gpu-stand-in")
-NAMES = ("modprobe", "rmmod", "modinfo", "dkms", "mokutil")
+NAMES = ("modprobe", "rmmod", "modinfo", "dkms", "mokutil", "nvidia-ctk")
 STATE = {
     "gpus": [],  # PCI device ids
     "loaded": None,  # version in memory
@@ -164,7 +164,13 @@ def rmmod(arguments: list[str]) -> str:
 def modinfo(arguments: list[str]) -> str:
     state = load()
     version, licence = on_disk()
-    if arguments[0] != "-k" or arguments[1] != kernel() or arguments[2] != "nvidia" or not version or not state["built"]:
+    if (
+        arguments[0] != "-k"
+        or arguments[1] != kernel()
+        or arguments[2] != "nvidia"
+        or not version
+        or not state["built"]
+    ):
         return "modinfo: ERROR: Module %s not found." % arguments[-1]
     print("filename:       /lib/modules/%s/updates/dkms/nvidia.ko" % kernel())
     print("version:        %s\nlicense:        %s" % (version, licence))
@@ -194,6 +200,45 @@ def mokutil(arguments: list[str]) -> str:
     return ""
 
 
+def nvidia_ctk(arguments: list[str]) -> str:
+    """The installed toolkit's version is the package's; its specification is of what the stand-in has loaded."""
+    spec = Path("/etc/cdi/nvidia.yaml")
+    shown = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Version}", "nvidia-container-toolkit-base"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    if not shown:
+        return "nvidia-ctk: not found"
+    devices = sorted(glob.glob("/dev/nvidia[0-9]*"))
+    if arguments == ["--version"]:
+        print("NVIDIA Container Toolkit CLI version %s" % shown.split("-")[0])
+    elif arguments[:2] == ["cdi", "generate"]:
+        if not devices:
+            return "failed to generate CDI spec: failed to initialize NVML: Driver Not Loaded"
+        nodes = "".join("    - path: %s\n" % device for device in devices)
+        target = Path(arguments[2].partition("=")[2])
+        target.write_text(
+            "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n- name: all\n  containerEdits:\n    deviceNodes:\n%s"
+            "containerEdits:\n  mounts:\n  - hostPath: /usr/lib/libcuda.so.%s\n" % (nodes, load()["loaded"])
+        )
+    elif arguments[:2] == ["cdi", "list"] and spec.exists():
+        print("nvidia.com/gpu=all")
+    elif arguments[:2] == ["runtime", "configure"]:
+        path = Path("/etc/docker/daemon.json")
+        content = json.loads(path.read_text()) if path.exists() else {}
+        content.setdefault("runtimes", {})["nvidia"] = {"args": [], "path": "nvidia-container-runtime"}
+        content.setdefault("features", {})["cdi"] = True
+        text = json.dumps(content, indent=4) + "\n"
+        if "--dry-run" in arguments:
+            print(text)
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+    return ""
+
+
 def install() -> None:
     target = Path("/usr/local/sbin/gpu_stand_in.py")
     if Path(__file__).resolve() != target:
@@ -219,7 +264,7 @@ def boot() -> None:
 def main() -> None:
     name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
     if name in NAMES:
-        wrong = globals()[name](arguments)
+        wrong = globals()[name.replace("-", "_")](arguments)
         if wrong:
             sys.exit(wrong)
     elif arguments[0] == "install":
