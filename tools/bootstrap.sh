@@ -39,6 +39,8 @@ install_missing() {
     { missing+=(libnuma1); reasons+=("libnuma1 is loaded by the engine's smoke test"); }
   if [ "$set_name" = dev ]; then
     command -v gcc >/dev/null || { missing+=(gcc); reasons+=("gcc builds the stand-in for NVIDIA's library that the tests load"); }
+    command -v gpg >/dev/null || { missing+=(gnupg); reasons+=("gpg signs the mirrors that the tests make"); }
+    command -v gpgv >/dev/null || { missing+=(gpgv); reasons+=("gpgv checks our reading of keys against its own"); }
     [ -e /usr/include/stdlib.h ] || { missing+=(libc6-dev); reasons+=("libc6-dev has the headers for that"); }
   fi
   [ ${#missing[@]} = 0 ] && return
