@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export GPUFLEET_CACHE_DIR ?= /var/cache/gpufleet
-SCENARIOS ?= lab_host preflight model_store proxy gpu_stack default
+SCENARIOS ?= lab_host preflight model_store proxy default
 
 .PHONY: help
 help: ## This list
@@ -33,6 +33,10 @@ contracts unit lint packaging: dev ## One part of the tests
 	@tools/test.sh $@
 molecule: dev ## The scenarios on booted hosts: SCENARIOS="proxy default"
 	@SCENARIOS="$(SCENARIOS)" tools/test.sh molecule
+
+.PHONY: test-gpu-stack
+test-gpu-stack: dev ## The GPU stack's roles on booted hosts, from a signed mirror (7 min; not part of test yet)
+	@SCENARIOS=gpu_stack tools/test.sh molecule
 
 .PHONY: test-interrupted
 test-interrupted: ## Interrupt the demo at a dozen points, then let it end (5 min; outside of test)

@@ -44,7 +44,7 @@ engine() {
 
 molecule() {
   local built=
-  for scenario in ${SCENARIOS:-lab_host preflight model_store proxy gpu_stack default}; do
+  for scenario in ${SCENARIOS:-lab_host preflight model_store proxy default}; do
     # lab_host makes the bases, and the engine may need the interpreter of one.
     if [ "$scenario" != lab_host ] && [ -z "$built" ]; then
       engine
