@@ -329,7 +329,7 @@ class ActionModule(ActionBase):
         self._cache.prepare()
         entries = [entry for entry in model.files if entry.path in set(paths) and not self._cache.blob(entry.sha256)]
         sizes = [entry.size or 0 for entry in entries]
-        have = [os.path.getsize(p) if os.path.exists(p) else 0 for p in map(self._cache.partial, entries)]
+        have = [self._cache.partial_bytes(entry) for entry in entries]
         self._refuse(
             check_disk(
                 self._cache.directory,

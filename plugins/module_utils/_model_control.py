@@ -162,6 +162,13 @@ class ControlCache:
         """Return where a download is collected."""
         return os.path.join(self.staging, entry.key + ".partial")
 
+    def partial_bytes(self, entry: FileEntry) -> int:
+        """Return how much of a download is there. Another host's worker may move it to its place at any moment."""
+        try:
+            return os.path.getsize(self.partial(entry))
+        except FileNotFoundError:
+            return 0
+
     def keep(self, entry: FileEntry, sha256: str) -> str:
         """Move a verified download to its place and return the path."""
         path = os.path.join(self.blobs, sha256)

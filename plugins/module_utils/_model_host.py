@@ -65,14 +65,19 @@ def same_stat(path: str, recorded: t.Mapping[str, t.Any]) -> bool:
 
 
 def write_json(path: str, data: t.Any, mode: int = FILE_MODE) -> None:
-    """Write a JSON file by rename, flushed to the disk."""
-    temporary = path + ".new"
-    with open(temporary, "w", encoding="utf-8") as handle:
-        json.dump(data, handle, sort_keys=True)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.chmod(temporary, mode)
-    os.rename(temporary, path)
+    """Write a JSON file by rename, flushed to the disk. Processes that write the same path at once don't meet."""
+    temporary = "%s.%d.new" % (path, os.getpid())
+    try:
+        with open(temporary, "w", encoding="utf-8") as handle:
+            json.dump(data, handle, sort_keys=True)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.chmod(temporary, mode)
+        os.rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def read_json(path: str) -> t.Dict[str, t.Any]:

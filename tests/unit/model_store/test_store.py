@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import multiprocessing
 import os
 import stat
 import threading
+import time
 
 import pytest
 from ansible_collections.gpufleet.llm.plugins.module_utils import _model_control as control
@@ -308,6 +310,45 @@ def test_hashes_are_remembered_by_stat(tmp_path, helpers):
     (source / "config.json").write_text('{"b": 1}')
     cache.hash_files(files, str(source), lambda path, size: read.append(path))
     assert read == ["config.json"]
+
+
+def test_workers_of_many_hosts_remember_the_same_directory_at_once(tmp_path, helpers):
+    """Ansible forks a worker for each host, and they all hash the same source in step."""
+    source = helpers.write_model(tmp_path / "src", helpers.tiny_model())
+    files = control.scan_directory("m", str(source))
+    together = multiprocessing.get_context("fork").Barrier(4)
+
+    def work(number):
+        cache = control.ControlCache(str(tmp_path / "cache"))
+        for _round in range(25):
+            together.wait(20)
+            os.utime(source / "config.json", ns=(0, time.time_ns() + number))  # so that there is something to write
+            cache.hash_files(files, str(source))
+
+    workers = [multiprocessing.get_context("fork").Process(target=work, args=(number,)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
+    assert [path.suffix for path in (tmp_path / "cache" / "hashes").iterdir()] == [".json"]
+
+
+def test_a_write_that_fails_leaves_nothing_beside(tmp_path):
+    (tmp_path / "record.json").mkdir()
+    with pytest.raises(OSError):
+        host.write_json(str(tmp_path / "record.json"), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_partial_bytes_of_what_another_worker_moved_away(tmp_path):
+    cache = control.ControlCache(str(tmp_path / "cache"))
+    cache.prepare()
+    entry = FileEntry("a", 1, hashlib.sha256(b"a").hexdigest())
+    assert cache.partial_bytes(entry) == 0
+    with open(cache.partial(entry), "wb") as handle:
+        handle.write(b"a")
+    assert cache.partial_bytes(entry) == 1
 
 
 def test_read_only_cache_writes_nothing(tmp_path, helpers):
