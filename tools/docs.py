@@ -5,8 +5,10 @@
 """Write the generated parts of the READMEs, each between its markers in the file:
 
   roles/<role>/README.md  <!-- inputs:begin --> ... <!-- inputs:end -->        the inputs, from meta/argument_specs.yml
-  README.md               <!-- support-matrix:begin --> ... <!-- support-matrix:end -->  of the newest release of each
+  docs/support-matrix.md  <!-- support-matrix:begin --> ... <!-- support-matrix:end -->  of the newest release of each
                           series, from releases/; tools/release_check.py prints the same
+  README.md               <!-- support-summary:begin --> ... <!-- support-summary:end -->  those releases in a line
+                          each, and what was run on each platform
 
 Usage: tools/docs.py [--check] [--add]
   --check  write nothing; exit with 1 if something would change or a marker is missing
@@ -31,13 +33,21 @@ PROVEN = {
     "rendered": "rendered and checked, not run",
     "resolved": "pins resolved, not deployed yet",
 }
+# The same in few words, for the summary.
+PROVEN_BRIEFLY = {"run": "served real requests", "rendered": "rendered only", "resolved": "pins resolved only"}
+STACK_PROVEN_BRIEFLY = {
+    "run": "run on a host with a GPU",
+    "mirror": "run on booted hosts, from stand-in packages",
+    "resolved": "resolved by the package manager only",
+    "rendered": "rendered only",
+}
 STACK_PROVEN = {
     "run": "run: installed on a host with a GPU",
     "mirror": "installed, upgraded and held on booted hosts from a mirror with stand-ins for NVIDIA's packages",
     "resolved": "resolved by the platform's package tools, not installed",
     "rendered": "package lists and commands rendered and checked, not run",
 }
-SECTIONS = {"inputs": "## Inputs", "support-matrix": "## Platforms"}
+SECTIONS = {"inputs": "## Inputs", "support-matrix": "## Releases", "support-summary": "## Platforms"}
 
 
 def plain(text: str | list[str]) -> str:
@@ -116,6 +126,52 @@ def platforms() -> str:
     known = releases()
     facts = yaml.safe_load((ROOT / "releases/facts.yml").read_text(encoding="utf-8"))
     return "\n".join(matrix(release_id, known[release_id], facts) for release_id in newest_releases(known))
+
+
+def summary() -> str:
+    """Return the newest release of each series in a line each, and for each platform what was run.
+
+    A cell is one claim where the releases agree; otherwise each claim has the ids of its releases behind it.
+    """
+    known = releases()
+    newest = {release_id: known[release_id] for release_id in newest_releases(known)}
+    rows = []
+    for release_id, release in newest.items():
+        engines = [
+            "%s %s (%s)" % (engine, build["version"], accelerator)
+            for engine, builds in release["engines"].items()
+            for accelerator, build in builds.items()
+        ]
+        versions = [release[part]["version"] if part in release else "none" for part in ("driver", "cuda")]
+        rows.append(["`%s`" % release_id, release["series"], ", ".join(engines), *versions])
+    lines = table(["release", "series", "engine", "driver", "CUDA"], rows)
+    rows = []
+    for name in dict.fromkeys(name for release in newest.values() for name in release["platforms"]):
+        claims: list[dict[str, str]] = [{}, {}, {}]
+        for release_id, release in newest.items():
+            platform = release["platforms"].get(name, {"accelerators": {}})
+            for claim, accelerator in ((claims[0], "cpu"), (claims[2], "cuda")):
+                if any(accelerator in builds for builds in release["engines"].values()):
+                    support = platform["accelerators"].get(accelerator)
+                    claim[release_id] = PROVEN_BRIEFLY[support["proven"]] if support else "no"
+            if "driver" in release:
+                claims[1][release_id] = (
+                    STACK_PROVEN_BRIEFLY[platform["nvidia"]["proven"]] if "nvidia" in platform else "no"
+                )
+        title = next(release["platforms"][name]["title"] for release in newest.values() if name in release["platforms"])
+        rows.append([title, *(agreed(claim) for claim in claims)])
+    lines += table(["platform", "engine on CPU", "driver, toolkits", "engine on CUDA"], rows)
+    return "\n".join(lines[1:]) + "\n"
+
+
+def agreed(claims: dict[str, str]) -> str:
+    """Return what the releases claim, given by release id: once where they agree, otherwise each with its ids."""
+    said: dict[str, list[str]] = {}
+    for release_id, claim in claims.items():
+        said.setdefault(claim, []).append(release_id)
+    if len(said) == 1:
+        return next(iter(said))
+    return "; ".join("%s (%s)" % (claim, ", ".join(ids)) for claim, ids in said.items()) or "no"
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -223,7 +279,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if something would change")
     parser.add_argument("--add", action="store_true", help="append a section with markers where there is none")
     options = parser.parse_args()
-    wanted: list[tuple[Path, str, str]] = [(ROOT / "README.md", "support-matrix", platforms())]
+    wanted: list[tuple[Path, str, str]] = [
+        (ROOT / "README.md", "support-summary", summary()),
+        (ROOT / "docs/support-matrix.md", "support-matrix", platforms()),
+    ]
     for specs in sorted((ROOT / "roles").glob("*/meta/argument_specs.yml")):
         role = specs.parent.parent
         wanted.append((role / "README.md", "inputs", inputs(role)))

@@ -45,6 +45,8 @@ def docs(root, tmp_path, monkeypatch):
     (role / "meta/argument_specs.yml").write_text(SPECS)
     (role / "README.md").write_text("# demo\n\n<!-- inputs:begin -->\nstale\n<!-- inputs:end -->\n\nAfter.\n")
     (tmp_path / "README.md").write_text("# top\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/support-matrix.md").write_text("# matrix\n")
     (tmp_path / "releases").symlink_to(root / "releases")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     module.place = tmp_path
@@ -112,15 +114,49 @@ def test_a_platform_without_a_stack_and_one_on_its_own_archive(docs):
     assert [line for line in lines if line.startswith("| Debian 12 (bookworm) | the distribution's archive |")]
 
 
+def test_the_summary_says_each_release_and_each_platform_once(docs):
+    lines = docs.summary().splitlines()
+    known = docs.releases()
+    for release_id in docs.newest_releases(known):
+        assert len([line for line in lines if line.startswith("| `%s` |" % release_id)]) == 1
+        for platform in known[release_id]["platforms"].values():
+            (row,) = [line for line in lines if line.startswith("| %s |" % platform["title"])]
+            assert docs.PROVEN_BRIEFLY[platform["accelerators"]["cuda"]["proven"]] in row
+            assert docs.STACK_PROVEN_BRIEFLY[platform["nvidia"]["proven"]] in row
+    assert set(docs.PROVEN_BRIEFLY) == set(docs.PROVEN)
+    assert set(docs.STACK_PROVEN_BRIEFLY) == set(docs.STACK_PROVEN)
+
+
+def test_releases_that_claim_different_things_are_told_apart(docs, monkeypatch):
+    known = docs.releases()
+    known["2026.11.1"]["platforms"]["debian12"]["accelerators"]["cuda"]["proven"] = "rendered"
+    known["2026.11.1"]["platforms"]["rhel9"]["accelerators"] = {}
+    del known["2026.11.1"]["platforms"]["rhel9"]["nvidia"], known["2026.11.1"]["platforms"]["debian13"]
+    known["2026.11.0"]["platforms"]["ubuntu2204"]["nvidia"]["proven"] = "run"
+    monkeypatch.setattr(docs, "releases", lambda: known)
+    rows = {line.split("|")[1].strip(): line for line in docs.summary().splitlines() if line}
+    assert "| pins resolved only (2026.11.0); rendered only (2026.11.1) |" in rows["Debian 12 (bookworm)"]
+    assert "| pins resolved only (2026.11.0); no (2026.11.1) |" in rows["Debian 13 (trixie)"]
+    assert "| run on a host with a GPU (2026.11.0); rendered only (2026.11.1) |" in rows["Ubuntu 22.04 LTS"]
+    assert "no (2026.11.1) |" in next(row for title, row in rows.items() if title.startswith("RHEL 9"))
+
+
+def test_no_release_makes_no_claim(docs):
+    assert docs.agreed({}) == "no"
+
+
 def test_check_fails_until_it_was_written(docs, monkeypatch, capsys):
     assert run(docs, monkeypatch, "--check") == 1
     said = capsys.readouterr().err
     assert "-stale" in said
     assert "README.md: no markers" in said
+    assert "docs/support-matrix.md: no markers" in said
     assert (docs.place / "README.md").read_text() == "# top\n"
     assert run(docs, monkeypatch, "--add") == 0
     text = (docs.place / "roles/demo/README.md").read_text()
     assert "stale" not in text
     assert text.endswith("<!-- inputs:end -->\n\nAfter.\n")
     assert "## Platforms" in (docs.place / "README.md").read_text()
+    assert "Release `2026.11.0`" in (docs.place / "docs/support-matrix.md").read_text()
+    assert "Release `" not in (docs.place / "README.md").read_text()
     assert run(docs, monkeypatch, "--check") == 0
