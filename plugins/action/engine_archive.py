@@ -30,22 +30,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
         result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
-        _validated, args = self.validate_argument_spec(
-            argument_spec={
-                "cache_dir": {"type": "path", "required": True},
-                "version": {"type": "str", "required": True},
-                "lock_file": {"type": "path", "required": True},
-                "python_version": {"type": "str", "required": True},
-                "python": {"type": "path"},
-                "python_search": {"type": "list", "elements": "str", "default": []},
-                "distributions": {"type": "list", "elements": "dict", "default": []},
-                "headers": {"type": "bool", "default": False},
-                "find_links": {"type": "list", "elements": "str", "default": []},
-                "index_url": {"type": "str"},
-                "extra_index_urls": {"type": "list", "elements": "str", "default": []},
-                "instances": {"type": "list", "elements": "dict", "default": []},
-            }
-        )
+        _validated, args = self.validate_argument_spec(argument_spec=archiving.ARGUMENT_SPEC)
         try:
             result.update(self._archive(args))
         except pythons.EngineError as exc:

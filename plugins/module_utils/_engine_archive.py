@@ -23,6 +23,22 @@ from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_build 
 from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_pip as pips
 from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_python as pythons
 
+# Of the action, which does the work, and of the module, which documents it.
+ARGUMENT_SPEC: t.Dict[str, t.Dict[str, t.Any]] = {
+    "cache_dir": {"type": "path", "required": True},
+    "version": {"type": "str", "required": True},
+    "lock_file": {"type": "path", "required": True},
+    "python_version": {"type": "str", "required": True},
+    "python": {"type": "path"},
+    "python_search": {"type": "list", "elements": "str", "default": []},
+    "distributions": {"type": "list", "elements": "dict", "default": []},
+    "headers": {"type": "bool", "default": False},
+    "find_links": {"type": "list", "elements": "str", "default": []},
+    "index_url": {"type": "str"},
+    "extra_index_urls": {"type": "list", "elements": "str", "default": []},
+    "instances": {"type": "list", "elements": "dict", "default": []},
+}
+
 
 def _normalise(info: tarfile.TarInfo) -> tarfile.TarInfo:
     info.uid = info.gid = 0

@@ -127,10 +127,12 @@ files:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpufleet.llm.plugins.module_utils import _engine_archive as archiving
 
 
 def main() -> None:
-    AnsibleModule(argument_spec={}).fail_json(msg="engine_archive runs as an action on the control node only.")
+    module = AnsibleModule(argument_spec=archiving.ARGUMENT_SPEC, supports_check_mode=True)
+    module.fail_json(msg="engine_archive runs as an action on the control node only.")
 
 
 if __name__ == "__main__":
