@@ -88,9 +88,13 @@ def decide(record: Record, wanted: t.Mapping[str, t.Any], stop_units: t.Sequence
 
 
 class Journal:
-    """What a switch stopped and hasn't started again, on the host's disk.
+    """That a switch is under way, and what it stopped and hasn't started again, on the host's disk.
 
-    ``content`` is ``{wanted, stopped: [units]}``, empty when nothing is owed.
+    The file is ``{wanted, stopped: [units]}``; it's there before the first step and goes after the last one.
+
+    Attributes:
+        open: whether an earlier run, or this one, began a switch and didn't end it.
+        stopped: the units that it stopped, in that order.
     """
 
     def __init__(self, runner: Runner, write: t.Callable[[t.Optional[str]], None], path: str) -> None:
@@ -99,16 +103,20 @@ class Journal:
         try:
             content = json.loads(text) if text else {}
         except ValueError:
-            content = {}
+            content = None
+        self.open = isinstance(content, dict) and bool(content)
+        content = content if isinstance(content, dict) else {}
         self.stopped: t.List[str] = [unit for unit in content.get("stopped", []) if isinstance(unit, str)]
 
     def owe(self, units: t.Sequence[str], wanted: str) -> None:
-        """Remember units before they're stopped."""
+        """Remember units before they're stopped, and that the modules may be half exchanged."""
+        self.open = True
         self.stopped += [unit for unit in units if unit not in self.stopped]
         self._write(json.dumps({"wanted": wanted, "stopped": self.stopped}, sort_keys=True) + "\n")
 
     def paid(self) -> None:
-        """Forget them: they run again."""
+        """Forget it: the driver is whole, and what was stopped runs again."""
+        self.open = False
         self.stopped = []
         self._write(None)
 
@@ -160,8 +168,8 @@ class Switch:
         units = self.active_units()
         if units:
             self.journal.owe(units, wanted)
-            for unit in units:
-                self._must(["systemctl", "stop", "--", unit], "stop %s" % unit)
+        for unit in units:
+            self._must(["systemctl", "stop", "--", unit], "stop %s" % unit)
         return units
 
     def wait_for_release(self, clients: t.Callable[[], t.Sequence[Record]]) -> None:
@@ -197,7 +205,7 @@ class Switch:
                 started.append(unit)
             else:
                 failed.append("%s: %s" % (unit, err.strip()))
-        if not failed and (started or self.journal.stopped):
+        if not failed and self.journal.open:
             self.journal.paid()
         return started, failed
 

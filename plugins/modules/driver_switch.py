@@ -245,9 +245,11 @@ class Run:
             )
 
     def act(self, decision: _driver_switch.Decision) -> _driver_switch.Decision:
-        """Load or switch; what fails leaves a reboot owed."""
+        """Load or switch, or end what a cut run began; what fails leaves a reboot owed."""
         self.changed = True
         try:
+            # Before anything is touched: a cut between two modules would look like a driver that is loaded.
+            self.journal.owe([], self.wanted["version"])
             if decision.action == "live":
                 self.switch.drain(self.wanted["version"])
                 self.switch.wait_for_release(lambda: _driver_state_read.read_clients(self.host))
@@ -258,6 +260,8 @@ class Run:
         after = _driver_switch.decide(self.read(), self.wanted, self.given["stop_units"], False)
         if after.action != "none":
             return _driver_switch.Decision("reboot", "after loading it, %s" % after.reason)
+        if decision.action == "none":
+            return decision
         how = "it took the place of the one before" if decision.action == "live" else "it was loaded now"
         return _driver_switch.Decision(decision.action, "%s, without a reboot" % how)
 
@@ -281,23 +285,30 @@ class Run:
         self.findings = _driver_state.after(record, self.wanted)
         self.initramfs(record)
         decision = _driver_switch.decide(record, self.wanted, self.given["stop_units"], self.given["live_allowed"])
-        if decision.action in ("load", "live") and not self.module.check_mode:
-            decision = self.act(decision)
-        elif decision.action in ("load", "live"):
+        if decision.action == "live" and not self.journal.open:
+            # Nothing is stopped for a driver that the next boot wouldn't have.
+            self.refuse()
+        # Of a run that was cut after the driver itself was loaded the rest is owed.
+        owed = decision.action == "none" and self.journal.open
+        if (decision.action in ("load", "live") or owed) and self.module.check_mode:
+            self.refuse()
             self.changed = True
-            self.end(decision.action, False, "would %s: %s" % (decision.action, decision.reason))
+            self.end(decision.action, False, "would %s: %s" % ("go on" if owed else decision.action, decision.reason))
+        if decision.action in ("load", "live") or owed:
+            decision = self.act(decision)
         loaded = decision.action in ("none", "load", "live")
         self.units(loaded)
-        self.refuse()
-        if decision.action == "reboot":
-            message = _driver_switch.sentence(decision, self.wanted["version"], self.journal.stopped)
-            self.end("reboot", True, message)
-        if self.journal.stopped and not self.module.check_mode:
+        failed: t.List[str] = []
+        if decision.action != "reboot" and self.journal.open and not self.module.check_mode:
             self.changed = True
             started, failed = self.switch.start_again()
             self.switch.steps += ["start %s" % unit for unit in started]
-            if failed:
-                self.module.fail_json(msg="stopped for the driver, and not started again: %s" % "; ".join(failed))
+        self.refuse()
+        if failed:
+            self.module.fail_json(msg="stopped for the driver, and not started again: %s" % "; ".join(failed))
+        if decision.action == "reboot":
+            message = _driver_switch.sentence(decision, self.wanted["version"], self.journal.stopped)
+            self.end("reboot", True, message)
         said = {"nothing_to_load": "The NVIDIA driver %s is installed and can't be loaded here: %s."}
         text = said.get(decision.action, "The NVIDIA driver %s is installed and loaded (%s).")
         self.end(decision.action, False, text % (self.wanted["version"], decision.reason))
