@@ -108,6 +108,10 @@ class Fetcher:
         everything.update(headers)
         return urllib.request.Request(url, headers=everything, method=method)
 
+    def open(self, url: str, headers: t.Mapping[str, str]) -> t.Any:
+        """Ask for a URL and return the answer, its body unread. Raises what urllib raises."""
+        return self.opener.open(self._request(url, headers), timeout=self.timeout_seconds)
+
     def size(self, url: str, headers: t.Optional[t.Mapping[str, str]] = None) -> t.Optional[int]:
         """Return the length that the server claims for a file (HEAD), in bytes, or None where it doesn't say."""
         try:
@@ -199,7 +203,7 @@ class Fetcher:
             if known.get("etag"):
                 headers["If-Range"] = known["etag"]
         try:
-            answer = self.opener.open(self._request(url, headers), timeout=self.timeout_seconds)
+            answer = self.open(url, headers)
         except urllib.error.HTTPError as exc:
             if exc.code == 416 and start:
                 # Nothing behind what we have: either it is whole, or the partial is of another file.

@@ -261,7 +261,8 @@ class _Handler(BaseHTTPRequestHandler):
             middle = len(data) // 2
             data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         status, start = 200, 0
-        match = re.match(r"^bytes=(\d+)-$", self.headers.get("Range") or "")
+        end = len(data)
+        match = re.match(r"^bytes=(\d+)-(\d*)$", self.headers.get("Range") or "")
         if_range = self.headers.get("If-Range")
         if match and kind != "ignore_range" and if_range in (None, headers["ETag"]):
             start = int(match.group(1))
@@ -269,8 +270,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(416, {"Content-Range": "bytes */%d" % len(data)}, b"")
                 return
             status = 206
-            headers["Content-Range"] = "bytes %d-%d/%d" % (start, len(data) - 1, len(data))
-        body = data[start:]
+            end = min(end, int(match.group(2)) + 1) if match.group(2) else end
+            headers["Content-Range"] = "bytes %d-%d/%d" % (start, end - 1, len(data))
+        body = data[start:end]
         announced = len(body)
         if kind == "length_larger" and fault:
             announced += fault.by
