@@ -26,6 +26,7 @@ PINS_ALLOWED = {
     "tests/unit/release/": "the decision table of the release's own consistency",
     "tests/unit/gpu_stack_plan/": "the decision table of what a host gets from a release",
     "tests/golden/gpu_stack/": "what a host gets from a release, byte for byte",
+    "tests/unit/startup_info/": "what releases of the engine printed when they started",
 }
 PRODUCTS = (
     r"vllm(?:-cpu)?|torch|cuda(?:-toolkit)?|cudnn|nccl|triton|transformers|nginx|nvidia-driver|nvidia-container-toolkit"

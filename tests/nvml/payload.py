@@ -42,7 +42,7 @@ def write(path: Path, module: str, source: Path | None = None, **arguments: t.An
     built = module_common.modify_module(
         module_name="ansible_collections.gpufleet.llm.plugins.modules.%s" % module,
         module_path=str(source or ROOT / "plugins" / "modules" / ("%s.py" % module)),
-        module_args={**arguments, **INTERNAL, "_ansible_module_name": "gpufleet.llm.%s" % module},
+        module_args={**INTERNAL, **arguments, "_ansible_module_name": "gpufleet.llm.%s" % module},
         templar=Templar(loader=DataLoader()),
         module_compression="ZIP_DEFLATED",
         task_vars={"ansible_python_interpreter": sys.executable},
