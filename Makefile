@@ -34,6 +34,11 @@ contracts unit lint packaging: dev ## One part of the tests
 molecule: dev ## The scenarios on booted hosts: SCENARIOS="proxy default"
 	@SCENARIOS="$(SCENARIOS)" tools/test.sh molecule
 
+RECORDS ?= tests/accuracy/kv_records_open.yml
+CONFIGS ?= tests/accuracy/model_configs.yml
+accuracy: dev ## Score the memory planner against public start-up logs: RECORDS=file CONFIGS=file
+	@.venv/bin/python tests/accuracy/score.py --records "$(RECORDS)" --configs "$(CONFIGS)"
+
 .PHONY: test-gpu-stack
 test-gpu-stack: dev ## The GPU stack's roles on booted hosts, from a signed mirror (7 min; not part of test yet)
 	@SCENARIOS=gpu_stack tools/test.sh molecule
