@@ -39,6 +39,10 @@ CONFIGS ?= tests/accuracy/model_configs.yml
 accuracy: dev ## Score the memory planner against public start-up logs: RECORDS=file CONFIGS=file
 	@.venv/bin/python tests/accuracy/score.py --records "$(RECORDS)" --configs "$(CONFIGS)"
 
+.PHONY: accuracy-engine
+accuracy-engine: dev ## Compare with vLLM's own classes and with starts of it on this CPU (5 min; outside of test)
+	@.venv/bin/pytest -q tests/accuracy -m oracle -s
+
 .PHONY: test-gpu-stack
 test-gpu-stack: dev ## The GPU stack's roles on booted hosts, from a signed mirror (7 min; not part of test yet)
 	@SCENARIOS=gpu_stack tools/test.sh molecule

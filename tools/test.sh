@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests, from fast to slow. Usage: tools/test.sh [contracts|unit|lint|packaging|molecule|driver]
+# The tests, from fast to slow. Usage: tools/test.sh [contracts|unit|lint|packaging|accuracy|molecule|oracle|driver]
 # Without an argument: all of them but driver, which compiles a kernel module. Stops at the first part that fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -36,6 +36,16 @@ packaging() {
   pytest -q tests/packaging tests/awx
 }
 
+accuracy() {
+  part "accuracy: the memory planner against public start-up logs"
+  pytest -q tests/accuracy -m "not oracle"
+}
+
+oracle() {
+  part "oracle: the memory planner against vLLM's own arithmetic"
+  pytest -q tests/accuracy -m "oracle and not slow"
+}
+
 engine() {
   part "engine and model for the scenarios: built once, kept in $GPUFLEET_CACHE_DIR"
   ansible-playbook -i inventories/lab playbooks/build_engine.yml
@@ -67,6 +77,8 @@ else
   unit
   lint
   packaging
+  accuracy
   molecule
+  oracle
 fi
 printf '\n=== all of it passed in %d s\n' "$((SECONDS - began))"

@@ -106,20 +106,29 @@ def _uniform(specs: t.Sequence[Spec]) -> bool:
 
 
 def promoted(specs: t.Sequence[Spec]) -> t.List[Spec]:
-    """Return the specs with windows and chunks kept in full, as without the hybrid manager."""
+    """Return the specs with windows and chunks kept in full, as without the hybrid manager.
+
+    Raises:
+        LayoutError: even then the layers aren't of one type; vLLM refuses them too.
+    """
     full = {spec.block_size for spec in specs if spec.kind in FULL_KINDS}
-    if not full or _uniform(specs):
+    if _uniform(specs):
         return list(specs)
     block = full.pop() if len(full) == 1 else None
     result = []
+    windows: t.Dict[str, t.Set[int]] = {}
     for spec in specs:
-        if spec.kind in ("sliding", "chunked", "sliding_mla"):
+        if spec.kind in ("sliding", "chunked", "sliding_mla") and (full or block):
+            windows.setdefault(spec.kind, set()).add(spec.window)
             size = block or spec.block_size
             kind = "mla" if spec.kind == "sliding_mla" else "full"
-            spec = spec._replace(
-                kind=kind, window=0, block_size=size, page_bytes=spec.page_bytes * size // spec.block_size
-            )
+            page = spec.page_bytes * size // spec.block_size
+            spec = spec._replace(kind=kind, window=0, block_size=size, page_bytes=page)
         result.append(spec)
+    if not _uniform(result):
+        raise LayoutError("Failed to promote local KV cache specs to one unified type.")
+    if any(len(sizes) > 1 for sizes in windows.values()):
+        raise LayoutError("All attention layers in the same KV cache group must have the same window size.")
     return result
 
 
@@ -176,10 +185,7 @@ def make_groups(specs: t.Sequence[Spec], rules: Rule, disable_hybrid: bool = Fal
         kinds = {spec.kind for spec in specs}
         if not ("mla" in kinds and "sliding" in kinds) or kinds & {"sliding_mla", "chunked", "mamba", "cross"}:
             raise
-        full = promoted(specs)
-        if not _uniform(full):
-            raise
-        return _one_group(full)
+        return _one_group(promoted(specs))
     buckets: t.Dict[Spec, t.List[int]] = {}
     for index, spec in enumerate(equal):
         buckets.setdefault(spec, []).append(index)

@@ -15,6 +15,7 @@ from ansible_collections.gpufleet.llm.plugins.module_utils._memory_plan_rules im
     KV_BYTES,
     MLA_PACKED,
     Rule,
+    version_tuple,
 )
 from ansible_collections.gpufleet.llm.plugins.module_utils._memory_plan_want import Want
 
@@ -199,12 +200,25 @@ def lay_out(model: Model, want: Want, rules: Rule, inflight_tokens: int) -> Laid
     exact = exact and not said
     speculative = want.speculative_tokens
     state, checkpoints = 0, 0
+    if (
+        recurrent
+        and want.accelerator == "cpu"
+        and want.mamba_ssm_cache_dtype == "auto"
+        and model_bytes(model, want) == 2
+    ):
+        notes.append("Some CPUs keep recurrent states in 32 bits; --mamba-ssm-cache-dtype says which.")
+        exact = False
     if recurrent:
         state = state_bytes(recurrent[0], tp, speculative, model_bytes(model, want), want.mamba_ssm_cache_dtype)
         checkpoints = int(dict(recurrent[0].state)["form"] in rules["mamba_checkpoints"])
         if attention:
             block = _aligned_block(model, want, rules, state, block, kv)
     page = block * _first_token_bytes(model, tp, kv) if attention else state
+    more = 0
+    if "window_plus" in model.family and version_tuple(rules["version"]) >= version_tuple(
+        model.family["window_plus"][1]
+    ):
+        more = int(model.family["window_plus"][0])
     specs: t.List[Spec] = []
     owners: t.List[int] = []
     for owner, caches in enumerate(model.layers):
@@ -215,7 +229,13 @@ def lay_out(model: Model, want: Want, rules: Rule, inflight_tokens: int) -> Laid
             else:
                 one = token_bytes(layer, tp, *kv)
                 heads = rank_heads(layer.kv_heads, tp)
-                spec = Spec(layer.kind, block, block * one, layer.window, (heads, layer.head_k, layer.head_v, kv[1]))
+                spec = Spec(
+                    layer.kind,
+                    block,
+                    block * one,
+                    layer.window + (more if layer.window else 0),
+                    (heads, layer.head_k, layer.head_v, kv[1]),
+                )
             specs.append(spec)
             owners.append(owner)
     encoder = want.encoder_tokens

@@ -119,6 +119,8 @@ def want_of(values: t.Mapping[str, t.Any]) -> Want:
             int in kinds and float not in kinds and value < (-1 if name == "max_model_len" else 0)
         ):
             raise WantError("%s is %r, expected a positive number" % (name, value))
+        if name.endswith("_parallel_size") and value > 4096:
+            raise WantError("%s is %r, expected 4096 at most" % (name, value))
         checked[name] = value
     want = Want(**checked)
     if want.gpu_memory_utilization is not None and not 0 < want.gpu_memory_utilization <= 1:
