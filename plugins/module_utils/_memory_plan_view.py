@@ -1,0 +1,77 @@
+# Copyright (c) 2026 gpufleet.llm maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This module_util is private to the collection.
+"""A plan as a person reads it: what fits where, at which context, for how many users."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.gpufleet.llm.plugins.module_utils._memory_plan_errors import gib
+
+Record = t.Mapping[str, t.Any]
+
+COLUMNS = (
+    "host",
+    "GPUs",
+    "fits",
+    "weights",
+    "KV cache",
+    "tokens",
+    "context asked",
+    "requests at once",
+    "longest context",
+)
+
+
+def row(name: str, plan: Record) -> t.Tuple[str, ...]:
+    """Return one line of the table."""
+    gpu = plan.get("gpu") or {}
+    where = ("%s x %s" % (gpu.get("count", 1), gpu.get("name") or "?")) if gpu else "?"
+    if plan["confidence"] == "unsupported":
+        return (name, where, "unknown", "-", "-", "-", "-", "-", "-")
+    kv, per_gpu = plan["kv"], plan["per_gpu"]
+    return (
+        name,
+        where,
+        "yes" if plan["fits"] else "NO",
+        gib(per_gpu["weights"]),
+        gib(per_gpu["kv"]),
+        "{:,}".format(kv["tokens_reported"]),
+        "{:,}".format(plan["vllm_args"]["max-model-len"]),
+        "%.2f" % kv["max_concurrency"],
+        "{:,}".format(kv["max_sustainable_context"]),
+    )
+
+
+def table(plans: t.Sequence[t.Tuple[str, Record]]) -> t.List[str]:
+    """Return what fits on which host as lines of equal columns, and below it what there is to say of each.
+
+    Args:
+        plans: names of hosts with their plans; a plan may carry ``suggestions``.
+    """
+    rows = [COLUMNS] + [row(name, plan) for name, plan in plans]
+    widths = [max(len(line[column]) for line in rows) for column in range(len(COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in rows]
+    for name, plan in plans:
+        for text in plan["errors"]:
+            lines.append("%s: refused: %s" % (name, text))
+        for one in plan.get("suggestions") or []:
+            said = "fits" if one["fits"] else "not enough by itself"
+            lines.append("%s: could %s: frees %s on a GPU, %s" % (name, one["change"], gib(one["frees_bytes"]), said))
+        for text in plan["warnings"]:
+            lines.append("%s: note: %s" % (name, text))
+    return lines
+
+
+def parts(plan: Record) -> t.List[str]:
+    """Return where the memory of one GPU goes, with the source of each number."""
+    if plan["confidence"] == "unsupported":
+        return list(plan["errors"])
+    per_gpu, sources = plan["per_gpu"], plan["sources"]
+    lines = []
+    for name in ("total", "budget", "weights", "activation", "non_torch", "cuda_graphs", "kv", "margin", "headroom"):
+        source = sources.get(name, "")
+        lines.append("%-12s %12s  %s" % (name.replace("_", " "), gib(per_gpu[name]), source))
+    return [line.rstrip() for line in lines]
