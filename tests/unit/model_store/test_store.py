@@ -336,7 +336,7 @@ def test_workers_of_many_hosts_remember_the_same_directory_at_once(tmp_path, hel
 
 def test_a_write_that_fails_leaves_nothing_beside(tmp_path):
     (tmp_path / "record.json").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(IsADirectoryError):
         host.write_json(str(tmp_path / "record.json"), {})
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
