@@ -175,7 +175,7 @@ def plan(
         config: the model's ``config.json``.
         gpu: ``total_bytes`` and ``count`` of like GPUs, ``free_bytes`` of the one that has least, ``name``,
             ``compute_capability``, ``processes``. For a CPU: the memory of the host.
-        engine: ``version``, as ``0.32.0``; ``generation`` (``V0`` or ``V1``) where a release had both.
+        engine: ``version``, as ``0.11.2``; ``generation`` (``V0`` or ``V1``) where a release had both.
         want: flags by vLLM's names; see :class:`_memory_plan_want.Want`.
         tensors: the checkpoint's, from its headers, each ``{name, dtype, shape, nbytes}``. None: they are derived
             from ``config.json``, which is good to 1 % and not possible for every model.

@@ -118,9 +118,7 @@ def suggestions(
         found.append(together)
     if not any(one["fits"] for one in found):
         room = plan["per_gpu"]["budget"] - (before - plan["per_gpu"]["weights"])
-        text = "take a checkpoint with %s of weights on a GPU at most, such as one in 4 bits" % gib(
-            room
-        )
+        text = "take a checkpoint with %s of weights on a GPU at most, such as one in 4 bits" % gib(room)
         if room <= 0:
             text = "take a GPU with more memory: all but the weights needs %s" % gib(
                 before - plan["per_gpu"]["weights"]

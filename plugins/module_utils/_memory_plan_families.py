@@ -4,7 +4,7 @@
 # This module_util is private to the collection.
 """Which layouts of layers the planner knows, by class of architecture. Data; there are no models in it.
 
-An architecture that isn't here is not planned. The lists were compared with the registry of vLLM 0.32 and with the
+An architecture that isn't here is not planned. The lists were compared with the registry of the newest vLLM that was read and with the
 layers that its classes really make; ``tests/accuracy`` does it again.
 """
 

@@ -143,7 +143,7 @@ def version_tuple(version: str) -> t.Tuple[int, int, int]:
     """
     match = VERSION.match(str(version).strip())
     if match is None:
-        raise ValueError("engine version %r is no version; expected something like 0.32.0" % (version,))
+        raise ValueError("engine version %r is no version; expected something like 0.11.2" % (version,))
     return int(match.group(1)), int(match.group(2)), int(match.group(3) or 0)
 
 
@@ -151,7 +151,7 @@ def rules_for(version: str, engine_generation: t.Optional[str] = None) -> Rule:
     """Return the rules of one vLLM release: those of the newest row that isn't newer.
 
     Args:
-        version: vLLM's, as ``0.32.0``.
+        version: vLLM's, as ``0.11.2``.
         engine_generation: ``V0`` or ``V1`` where one release had both; None: that release's default.
     """
     wanted = version_tuple(version)
