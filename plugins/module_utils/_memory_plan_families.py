@@ -4,8 +4,8 @@
 # This module_util is private to the collection.
 """Which layouts of layers the planner knows, by class of architecture. Data; there are no models in it.
 
-An architecture that isn't here is not planned. The lists were compared with the registry of the newest vLLM that was read and with the
-layers that its classes really make; ``tests/accuracy`` does it again.
+An architecture that isn't here is not planned. The lists were compared with the registry of the engine that the release
+pins and with the layers that its classes really make; ``tests/accuracy`` does it again.
 """
 
 from __future__ import annotations
