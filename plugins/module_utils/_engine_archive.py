@@ -67,8 +67,8 @@ def pack_tree(tree: str, archive: str, progress: pips.Progress) -> t.Dict[str, t
         child = subprocess.Popen(
             [zstd, "-q", "-T0", "-6", "-c"], stdin=subprocess.PIPE, stdout=out, stderr=subprocess.DEVNULL
         )
-        assert child.stdin is not None
-        with tarfile.open(fileobj=child.stdin, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 20) as tar:
+        pipe = t.cast("t.IO[bytes]", child.stdin)
+        with tarfile.open(fileobj=pipe, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 20) as tar:
             said = time.monotonic()
             for directory, names, plain in os.walk(tree):
                 names.sort()
@@ -84,7 +84,7 @@ def pack_tree(tree: str, archive: str, progress: pips.Progress) -> t.Dict[str, t
                     if time.monotonic() - said > 10:
                         said = time.monotonic()
                         progress("packed %d files, %d MiB" % (files, unpacked >> 20))
-        child.stdin.close()
+        pipe.close()
         if child.wait() != 0:
             raise pythons.EngineError(
                 "zstd could not write %s (exit %d); is the disk full?" % (archive, child.returncode)

@@ -169,9 +169,9 @@ def install_lock(tree: str, lock_file: str, pip: Pip, progress: Progress) -> Non
             text=True,
             errors="replace",
         )
-        assert child.stdout is not None
+        output = t.cast("t.IO[str]", child.stdout)
         try:
-            for line in child.stdout:
+            for line in output:
                 clean = redact_urls(line)
                 out.write(clean)
                 if clean.strip() and not clean.startswith("WARNING: "):
