@@ -7,14 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: vllm_startup_info
-short_description: Read what vLLM measured when it started, and keep it for the next plan
+short_description: Read what vLLM measured when it started, and keep it
 description:
   - Reads the journal of an instance's unit, of the start that runs now, and returns what the engine says of its memory.
     From the running engine's own metrics it takes the number of blocks and tokens, which are exact.
   - The wordings of all releases since the first engine (V0) are known. What a release doesn't say is null, and never
     guessed.
   - Keeps the measured terms as a calibration in O(directory), one file for each model, kind of GPU, engine version and
-    set of flags that change memory. M(gpufleet.llm.memory_plan) takes it in place of its own estimate.
+    set of flags that change memory. Nothing reads it yet.
   - A start that measured the same as far as vLLM prints it leaves the file alone.
 version_added: 0.1.0
 author:
