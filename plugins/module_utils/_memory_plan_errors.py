@@ -23,7 +23,7 @@ def gib(size: float) -> str:
 
 def unknown(why: str) -> str:
     """Return the refusal to plan what isn't known."""
-    return "%s: no estimate made (set vram_planner_policy: warn to continue)" % why
+    return "%s: no estimate made; a first start of the engine measures it" % why
 
 
 def _parallel(laid: Laid, gpu: Gpu) -> t.List[str]:

@@ -5,7 +5,8 @@
 """Which layouts of layers the planner knows, by class of architecture. Data; there are no models in it.
 
 An architecture that isn't here is not planned. The lists were compared with the registry of the engine that the release
-pins and with the layers that its classes really make; ``tests/accuracy`` does it again.
+pins and with the layers that its classes really make, but for those that a CPU can't make (``NOT_MADE`` in
+``tests/accuracy``, which does it again).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ short_description: Read what vLLM measured when it started, and keep it
 description:
   - Reads the journal of an instance's unit, of the start that runs now, and returns what the engine says of its memory.
     From the running engine's own metrics it takes the number of blocks and tokens, which are exact.
-  - The wordings of all releases since the first engine (V0) are known. What a release doesn't say is null, and never
-    guessed.
+  - Tried on the log of a real start on a CPU, and on short texts in the wordings of other releases with the figures of
+    public logs; not on a host with a GPU. What a release doesn't say is null, and never guessed.
   - Keeps the measured terms as a calibration in O(directory), one file for each model, kind of GPU, engine version and
     set of flags that change memory. Nothing reads it yet.
   - A start that measured the same as far as vLLM prints it leaves the file alone.
