@@ -55,6 +55,10 @@ test-interrupted: ## Interrupt the demo at a dozen points, then let it end (5 mi
 test-driver: dev ## The real driver of Debian's archive, built by DKMS on a booted host; slow, not part of `make test`
 	@tools/test.sh driver
 
+.PHONY: accuracy-llama
+accuracy-llama: dev ## Compare the llama.cpp planner with llama-server's own dry run (10 s; not part of test)
+	@tests/accuracy/accuracy_llama.sh
+
 .PHONY: bench
 bench: dev ## Tasks and seconds of the no-change run, with a peer's role beside it
 	@tests/bench/no_change.py
