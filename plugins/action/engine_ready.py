@@ -37,7 +37,12 @@ class ActionModule(ActionBase):
             return result
         states = looked["states"]
         due = [one for one in instances if not settled(states[one["name"]])]
-        result.update(changed=bool(due), states=states, started={}, unlisted=looked["unlisted"])
+        result.update(
+            changed=any(changes(states[one["name"]]) for one in due),
+            states=states,
+            started={},
+            unlisted=looked["unlisted"],
+        )
         if self._task.check_mode:
             return result
         for one in due:
@@ -51,18 +56,17 @@ class ActionModule(ActionBase):
         name = one["name"]
         state = result["states"][name]
         if state["ready"] and not state["stale"]:
-            answer = self._call("enable", [one])
-            result.update({key: answer[key] for key in ("failed", "msg") if key in answer})
-            return not answer.get("failed")
-        running = state["unit"].get("ActiveState") in ("active", "activating", "reloading")
-        must_start = not state["starting"] and (state["stale"] or not running)
+            return self._enable(one, result)
+        must_start = starts(state)
         if state["starting"]:
             display.display("  engine: vllm@%s on %s is starting already" % (name, self._host), color="cyan")
         if must_start:
             display.display("  engine: starting vllm@%s on %s (about a minute)" % (name, self._host), color="cyan")
-        failure = self._start_and_wait("start" if must_start else "wait", one, timeout, result)
+        # A start of ours sets systemd's count of restarts to 0; one that is under way goes on from where it is.
+        before = 0 if must_start else int(state["unit"].get("NRestarts") or 0)
+        failure = self._start_and_wait("start" if must_start else "wait", one, timeout, result, before)
         if not failure:
-            return True
+            return must_start or bool(state["enabled"]) or self._enable(one, result)
         if not state["stale"]:
             result.update(failed=True, journal=failure["journal"])
             result["msg"] = (
@@ -94,21 +98,30 @@ class ActionModule(ActionBase):
         )
         return False
 
+    def _enable(self, one: t.Dict[str, str], result: t.Dict[str, t.Any]) -> bool:
+        """Have the instance started at boot, too."""
+        answer = self._call("enable", [one])
+        result.update({key: answer[key] for key in ("failed", "msg") if key in answer})
+        return not answer.get("failed")
+
     def _start_and_wait(
-        self, operation: str, one: t.Dict[str, str], timeout: int, result: t.Dict[str, t.Any]
+        self, operation: str, one: t.Dict[str, str], timeout: int, result: t.Dict[str, t.Any], before: int
     ) -> t.Optional[t.Dict[str, t.Any]]:
-        started = self._call(operation, [one], wait_seconds=1)
+        started = self._call(operation, [one], wait_seconds=1, restarts_before=before)
         if started.get("failed"):
             return {"reason": started.get("msg", "it could not be started"), "journal": []}
-        return self._wait(one, timeout, result)
+        return self._wait(one, timeout, result, before)
 
-    def _wait(self, one: t.Dict[str, str], timeout: int, result: t.Dict[str, t.Any]) -> t.Optional[t.Dict[str, t.Any]]:
+    def _wait(
+        self, one: t.Dict[str, str], timeout: int, result: t.Dict[str, t.Any], before: int = 0
+    ) -> t.Optional[t.Dict[str, t.Any]]:
         """Return None once the instance gives a token, else ``{reason, journal}``."""
         name = one["name"]
         began = time.monotonic()
         while True:
             left = timeout - (time.monotonic() - began)
-            answer = self._call("wait", [one], wait_seconds=max(1, min(STEP_SECONDS, int(left))))
+            seconds = max(1, min(STEP_SECONDS, int(left)))
+            answer = self._call("wait", [one], wait_seconds=seconds, restarts_before=before)
             if answer.get("failed"):
                 return {"reason": answer.get("msg", "the host gave no answer"), "journal": []}
             state = answer["states"][name]
@@ -124,12 +137,23 @@ class ActionModule(ActionBase):
             last = (state.get("journal") or [""])[-1].strip()[:100]
             display.display("  engine: vllm@%s has been starting for %d s: %s" % (name, took, last), color="cyan")
 
-    def _call(self, operation: str, instances: t.List[t.Dict[str, str]], wait_seconds: int = 0) -> t.Dict[str, t.Any]:
-        args = dict(self._task.args, operation=operation, instances=instances, wait_seconds=wait_seconds)
+    def _call(self, operation: str, instances: t.List[t.Dict[str, str]], **step: int) -> t.Dict[str, t.Any]:
+        args = dict(self._task.args, operation=operation, instances=instances, **step)
         answer: t.Dict[str, t.Any] = self._execute_module(
             module_name="gpufleet.llm.engine_ready", module_args=args, task_vars=self._vars
         )
         return answer
+
+
+def starts(state: t.Mapping[str, t.Any]) -> bool:
+    """Return whether an instance that isn't settled has to be started, in place of waited for."""
+    running = state["unit"].get("ActiveState") in ("active", "activating", "reloading")
+    return not state["starting"] and bool(state["stale"] or not running)
+
+
+def changes(state: t.Mapping[str, t.Any]) -> bool:
+    """Return whether having an instance serve changes the host: to wait for one that comes back doesn't."""
+    return bool(state["stale"] or not state["enabled"] or (not state["ready"] and starts(state)))
 
 
 def settled(state: t.Mapping[str, t.Any]) -> bool:

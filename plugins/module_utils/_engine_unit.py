@@ -106,18 +106,27 @@ def read_unit(runner: Runner, unit: str) -> t.Dict[str, str]:
     return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
 
 
-def hopeless(unit: t.Mapping[str, str], allowed_restarts: int) -> str:
-    """Return why waiting any longer makes no sense, or an empty string."""
+def hopeless(unit: t.Mapping[str, str], allowed_restarts: int, restarts_before: int = 0) -> str:
+    """Return why waiting any longer makes no sense, or an empty string.
+
+    systemd counts the restarts since somebody last started the unit; ``restarts_before`` of them were over when the
+    wait began, and say nothing about the start that is waited for.
+    """
     if unit.get("LoadState") != "loaded":
         return "the unit is %s" % unit.get("LoadState")
     if unit.get("ActiveState") == "failed":
         return "the unit failed (%s, exit status %s)" % (unit.get("Result"), unit.get("ExecMainStatus"))
     if unit.get("ActiveState") == "inactive":
         return "the unit is not running"
-    restarts = int(unit.get("NRestarts") or 0)
+    restarts = restarts_of(unit) - restarts_before
     if restarts > allowed_restarts:
         return "the engine died %d times while it started (exit status %s)" % (restarts, unit.get("ExecMainStatus"))
     return ""
+
+
+def restarts_of(unit: t.Mapping[str, str]) -> int:
+    """Return how often systemd has restarted a unit by itself since somebody last started it."""
+    return int(unit.get("NRestarts") or 0)
 
 
 def journal(runner: Runner, unit: str, key: t.Optional[str], lines: int = 25) -> t.List[str]:

@@ -77,6 +77,10 @@ options:
     description: Set by the action, how long this step may wait; never set it yourself.
     type: int
     default: 0
+  restarts_before:
+    description: Set by the action, how often systemd had restarted the unit when the wait began; never set it yourself.
+    type: int
+    default: 0
 """
 
 EXAMPLES = r"""
@@ -172,7 +176,7 @@ class Instance:
         engine.note_start(self.known_good, self.digest())
         self.command("systemctl", "restart", "--no-block", self.unit)
 
-    def wait(self, seconds: float) -> t.Dict[str, t.Any]:
+    def wait(self, seconds: float, restarts_before: int) -> t.Dict[str, t.Any]:
         """Wait for the first token; keep the files once it has come."""
         until = time.monotonic() + seconds
         while True:
@@ -180,7 +184,7 @@ class Instance:
             if state["ready"]:
                 engine.keep(self.known_good, self.files, self.secrets, state["unit"].get("InvocationID", ""))
                 return state
-            state["hopeless"] = engine.hopeless(state["unit"], 1)
+            state["hopeless"] = engine.hopeless(state["unit"], 1, restarts_before)
             if state["hopeless"] or time.monotonic() >= until:
                 state["journal"] = engine.journal(self.runner, self.unit, self.key())
                 return state
@@ -210,6 +214,7 @@ def main() -> None:
             "common_files": {"type": "list", "elements": "path", "default": []},
             "operation": {"type": "str", "choices": ["look", "enable", "start", "wait", "restore"], "default": "look"},
             "wait_seconds": {"type": "int", "default": 0},
+            "restarts_before": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -229,7 +234,9 @@ def main() -> None:
             elif operation == "restore":
                 result["restored"] = instance.restore()
             elif operation == "wait":
-                result["states"][instance.name] = instance.wait(module.params["wait_seconds"])
+                result["states"][instance.name] = instance.wait(
+                    module.params["wait_seconds"], module.params["restarts_before"]
+                )
             else:
                 result["states"][instance.name] = instance.look()
     except OSError as exc:

@@ -58,6 +58,23 @@ def test_a_killed_engine_comes_back_by_itself(host, site):
 
 
 @pytest.mark.one_host
+def test_a_run_that_meets_an_engine_coming_back_waits_for_it(host, site):
+    wait_until_served(site)
+    for _death in range(2):
+        before = invocation(host)
+        host.check_output("systemctl kill --kill-whom=main --signal=SIGKILL %s", UNIT)
+        until = time.monotonic() + 60
+        while invocation(host) in (before, ""):
+            assert time.monotonic() < until, "systemd didn't start it again within 60 s"
+            time.sleep(0.5)
+    assert int(host.check_output("systemctl show --property=NRestarts --value %s", UNIT)) >= 2
+    assert not site.completes()
+    run = play("--limit", host.backend.get_hostname())
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert site.completes()
+
+
+@pytest.mark.one_host
 def test_a_stop_lets_a_running_stream_end_whole(host, site):
     wait_until_served(site)
     heard = {"chunks": 0, "tokens": 0, "finish": None, "error": None}

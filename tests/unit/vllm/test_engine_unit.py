@@ -123,6 +123,13 @@ def test_waiting_ends_when_it_is_hopeless(unit, word):
     assert (word in reason) if word else (reason == "")
 
 
+@pytest.mark.parametrize(("now", "word"), [("3", ""), ("4", ""), ("5", "died 2 times"), ("0", "")])
+def test_restarts_from_before_the_wait_say_nothing_about_it(now, word):
+    unit = {"LoadState": "loaded", "ActiveState": "activating", "NRestarts": now}
+    reason = engine.hopeless(unit, 1, restarts_before=3)
+    assert (word in reason) if word else (reason == "")
+
+
 def layout(tmp_path):
     system, config = tmp_path / "system", tmp_path / "config"
     (system / "vllm@m-a.service.d").mkdir(parents=True)
