@@ -37,6 +37,12 @@ OWNED_KEYS = {
     "master-port": "leave it out; this role serves a model from one host",
     "headless": "leave it out; this role serves a model from one host",
 }
+#: What an accelerator needs unless a model says otherwise. On a CPU: bfloat16 takes a kernel that dies of an illegal
+#: instruction in virtual machines, and compiling needs a C++ compiler that a served host shouldn't have.
+ACCELERATOR_DEFAULTS: t.Dict[str, t.Dict[str, t.Any]] = {
+    "cpu": {"dtype": "float32", "enforce-eager": True},
+    "cuda": {},
+}
 TLS_REMEDY = "leave it out; TLS ends at the proxy (role llm_proxy)"
 
 

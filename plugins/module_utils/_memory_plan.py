@@ -181,8 +181,9 @@ def plan(
             from ``config.json``, which is good to 1 % and not possible for every model.
         mode: ``pin``, where the cache's size is given to the engine and nothing is left to its profiler;
             ``estimate``, which says what the engine will find by itself.
-        calibration: bytes of an earlier start of the same model, GPU, engine and flags: ``weights``, ``activation``,
-            ``non_torch``, ``cuda_graphs``, ``cuda_graphs_actual``.
+        calibration: bytes of an earlier start of the same model, GPU, engine and flags, as ``vllm_startup_info``
+            keeps them: ``weights_bytes``, ``activation_bytes``, ``non_torch_bytes``, ``graphs_estimate_bytes``,
+            ``graphs_bytes``; None where the start didn't say.
         weights_bytes: of one rank, where they are known otherwise.
 
     Returns:
@@ -197,8 +198,8 @@ def plan(
         wish, gpus = wanting.want_of(want or {}), wanting.gpu_of(gpu)
         model = reading.read_model(config)
         laid = laid_out(model, wish, gpus, rules)
-        if weights_bytes is None and calibration and isinstance(calibration.get("weights"), int):
-            weights_bytes = calibration["weights"]
+        if weights_bytes is None and calibration and isinstance(calibration.get(peaking.WEIGHTS_TERM), int):
+            weights_bytes = calibration[peaking.WEIGHTS_TERM]
         held = _weights(laid, tensors, weights_bytes)
     except (ValueError, TypeError, KeyError) as exc:
         # Every file of someone else's is wrong in its own way: what isn't understood is refused, never half planned.

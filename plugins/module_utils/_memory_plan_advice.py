@@ -49,6 +49,7 @@ def _changes(plan: Record, want: t.Mapping[str, t.Any], gpu: t.Mapping[str, t.An
     if eight and plan["kv"]["dtype"] == "auto" and want.get("accelerator", "cuda") == "cuda":
         yield "keep the KV cache in 8 bits (kv-cache-dtype fp8)", {"kv_cache_dtype": "fp8"}
     length = plan["kv"].get("context_for_users", plan["kv"]["max_sustainable_context"])
+    length = min(length, plan["model"]["max_position_embeddings"] or length)
     if 0 < length < arguments["max-model-len"]:
         yield "lower max-model-len to %d" % length, {"max_model_len": length}
     now = int(want.get("tensor_parallel_size") or 1)

@@ -11,6 +11,7 @@ import typing as t
 from ansible_collections.gpufleet.llm.plugins.module_utils import _memory_plan as planning
 from ansible_collections.gpufleet.llm.plugins.module_utils import _memory_plan_advice as advising
 from ansible_collections.gpufleet.llm.plugins.module_utils import _weight_files, _weight_headers
+from ansible_collections.gpufleet.llm.plugins.module_utils._finding import describe
 from ansible_collections.gpufleet.llm.plugins.module_utils._model_manifest import ModelError
 
 Record = t.Dict[str, t.Any]
@@ -45,11 +46,19 @@ def plan_model(
     want: t.Mapping[str, t.Any],
     mode: str = "pin",
     calibration: t.Optional[t.Mapping[str, t.Any]] = None,
+    gpus_there: int = 0,
 ) -> Record:
-    """Return the plan of a model that was read, with what could be changed where it doesn't fit."""
+    """Return the plan of a model that was read, with what could be changed where it doesn't fit.
+
+    Args:
+        found: what was read.
+        gpu, engine, want, mode, calibration: as :func:`_memory_plan.plan` takes them.
+        gpus_there: GPUs that a change may take, where the host has more than the plan does.
+    """
     options: t.Dict[str, t.Any] = {"tensors": found.tensors, "mode": mode}
     record = planning.plan(found.config, gpu, engine, want, calibration=calibration, **options)
-    record["suggestions"] = advising.suggestions(record, found.config, gpu, engine, want, **options)
+    room = dict(gpu, count=max(gpus_there, int(gpu.get("count") or 1)))
+    record["suggestions"] = advising.suggestions(record, found.config, room, engine, want, **options)
     record["warnings"] = list(record["warnings"]) + found.warnings
     return record
 
@@ -57,6 +66,6 @@ def plan_model(
 def unreadable(directory: str, exc: ModelError, mode: str, engine: t.Mapping[str, t.Any]) -> Record:
     """Return the plan of a model that can't be read: none, with the reason."""
     record = planning.plan({}, {"total_bytes": 1}, engine, {}, mode=mode)
-    record["errors"] = ["%s can't be read: %s" % (directory, exc)]
+    record["errors"] = ["%s can't be read: %s" % (directory, "; ".join(describe(one) for one in exc.findings))]
     record["suggestions"] = []
     return record

@@ -27,6 +27,16 @@ from ansible_collections.gpufleet.llm.plugins.module_utils._memory_plan_want imp
 
 Calibration = t.Mapping[str, t.Any]
 
+#: What a start measures, by the names of the module vllm_startup_info, and the part of the plan that each one is.
+TERMS = {
+    "activation_bytes": "activation",
+    "non_torch_bytes": "non_torch",
+    "graphs_estimate_bytes": "cuda_graphs",
+    "graphs_bytes": "cuda_graphs_actual",
+}
+#: Besides them, the weights.
+WEIGHTS_TERM = "weights_bytes"
+
 
 class Peaks(t.NamedTuple):
     """Bytes on one GPU."""
@@ -136,8 +146,8 @@ def peaks(model: Model, want: Want, gpu: Gpu, rules: Rule, calibration: t.Option
         want: flags with what the engine fills in already there.
         gpu: the GPUs.
         rules: those of the engine's version.
-        calibration: bytes from an earlier start of the same: ``activation``, ``non_torch``, ``cuda_graphs`` (the
-            engine's estimate), ``cuda_graphs_actual``; what is left out is computed.
+        calibration: the terms of an earlier start of the same, by the names in :data:`TERMS`; what is left out, or
+            None, is computed.
     """
     known = dict(calibration or {})
     count = want.pipeline_parallel_size
@@ -155,8 +165,8 @@ def peaks(model: Model, want: Want, gpu: Gpu, rules: Rule, calibration: t.Option
         "cuda_graphs_actual": "regression over start-up logs",
     }
     used = []
-    for name in ("activation", "non_torch", "cuda_graphs", "cuda_graphs_actual"):
-        value = known.get(name)
+    for term, name in TERMS.items():
+        value = known.get(term)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             continue
         used.append(name)

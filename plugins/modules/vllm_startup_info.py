@@ -14,7 +14,8 @@ description:
   - Tried on the log of a real start on a CPU, and on short texts in the wordings of other releases with the figures of
     public logs; not on a host with a GPU. What a release doesn't say is null, and never guessed.
   - Keeps the measured terms as a calibration in O(directory), one file for each model, kind of GPU, engine version and
-    set of flags that change memory. Nothing reads it yet.
+    set of flags that change memory. M(gpufleet.llm.memory_plan) and M(gpufleet.llm.host_preflight) read them; a plan of
+    the same four uses what was measured.
   - A start that measured the same as far as vLLM prints it leaves the file alone.
 version_added: 0.1.0
 author:
@@ -100,7 +101,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llm.plugins.module_utils import _receipt, _startup_info
+from ansible_collections.gpufleet.llm.plugins.module_utils import _calibration, _receipt, _startup_info
 from ansible_collections.gpufleet.llm.plugins.module_utils._endpoint_client import Connection, Failure
 from ansible_collections.gpufleet.llm.plugins.module_utils._finding import describe
 from ansible_collections.gpufleet.llm.plugins.module_utils._runner import LocalRunner
@@ -127,7 +128,7 @@ def main() -> None:
             "socket": {"type": "path"},
             "gpus": {"type": "list", "elements": "dict", "default": []},
             "log": {"type": "path"},
-            "directory": {"type": "str", "default": _startup_info.CALIBRATION_DIR},
+            "directory": {"type": "str", "default": _calibration.CALIBRATION_DIR},
         },
         supports_check_mode=True,
     )
@@ -160,9 +161,9 @@ def main() -> None:
             module.warn(describe(found))
         module.exit_json(**result)
     arguments = parse_arguments(text)
-    model = _startup_info.model_identity(runner, str(arguments.get("model") or arguments.get("model_tag") or instance))
-    calibration = _startup_info.calibration_of(
-        record, arguments, model, _startup_info.gpu_identity(params["gpus"], record)
+    model = _calibration.model_identity(runner, str(arguments.get("model") or arguments.get("model_tag") or instance))
+    calibration = _calibration.calibration_of(
+        record, arguments, model, _calibration.gpu_identity(params["gpus"], record)
     )
     result["calibration"] = calibration
     if params["directory"]:
@@ -172,13 +173,13 @@ def main() -> None:
 
 def keep(module: AnsibleModule, directory: str, calibration: t.Dict[str, t.Any], result: t.Dict[str, t.Any]) -> None:
     """Write a calibration unless the one that is there says the same; add to the result what came of it."""
-    path = os.path.join(directory, _startup_info.calibration_name(calibration["key"]))
+    path = os.path.join(directory, _calibration.calibration_name(calibration["key"]))
     before = _receipt.read_text(path)
     result["path"] = path
-    if _startup_info.is_same(_startup_info.parse_calibration(before), calibration):
+    if _calibration.is_same(_calibration.parse_calibration(before), calibration):
         return
     result["changed"] = True
-    after = _startup_info.render(calibration)
+    after = _calibration.render(calibration)
     if module._diff:
         result["diff"] = {"before": before or "", "after": after, "before_header": path, "after_header": path}
     if not module.check_mode:

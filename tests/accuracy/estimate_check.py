@@ -60,7 +60,7 @@ def calibration(case: facts.Case, version: str) -> t.Dict[str, int]:
     non_torch = reported.get("non_torch_gib")
     if non_torch is None and reported.get("consumed_gib") is not None and logged_weights(case) is not None:
         non_torch = reported["consumed_gib"] - (logged_weights(case) or 0) / GIB
-    for name, value in (("non_torch", non_torch), ("cuda_graphs", graphs)):
+    for name, value in (("non_torch_bytes", non_torch), ("graphs_estimate_bytes", graphs)):
         size = _gib(value)
         if size is not None and size >= 0:
             found[name] = size

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpufleet.llm.plugins.module_utils import _calibration as calibrating
 from ansible_collections.gpufleet.llm.plugins.module_utils import _startup_info as info
 from nvml import payload
 
@@ -49,7 +50,7 @@ class Host:
         return 0, self.current if argv[-1].startswith("_SYSTEMD_INVOCATION_ID") else self.older, ""
 
     def read(self, path):
-        return {"/m/.gpufleet-manifest.json": '{"manifest_sha256": "abc"}', "/n/config.json": "{}"}.get(path)
+        return {"/m/config.json": '{"a": 1, "b": 2}', "/n/config.json": "{}"}.get(path)
 
 
 def test_the_running_start_is_read():
@@ -98,15 +99,15 @@ def test_the_running_engine_says_exactly():
 def calibrated(weights=15.0, graphs=0.23, arguments=None, gpus=(H100,), path="/m"):
     record = info.measure(GPU_LOG % (weights, graphs))
     host = Host()
-    return info.calibration_of(
-        record, arguments or {}, info.model_identity(host, path), info.gpu_identity(gpus, record)
+    return calibrating.calibration_of(
+        record, arguments or {}, calibrating.model_identity(host, path), calibrating.gpu_identity(gpus, record)
     )
 
 
 def test_what_a_calibration_holds():
     made = calibrated(arguments={"max_num_seqs": 256, "max_model_len": 4096, "api_key": "***", "uds": "/run/x"})
     assert made["key"] == {
-        "model": {"name": "m", "sha256": "abc"},
+        "model": {"name": "m", "sha256": calibrating.config_sha256({"b": 2, "a": 1})},
         "gpu": {"name": "NVIDIA H100 80GB HBM3", "memory_mib": 81559, "count": 1},
         "engine": {"name": "vllm", "version": "0.32.0"},
         "flags": {"max_num_seqs": 256},
@@ -120,32 +121,32 @@ def test_what_a_calibration_holds():
         "graphs_estimate_bytes": None,
     }
     assert made["kv"]["kv_tokens"] == 460496
-    assert info.parse_calibration(info.render(made)) == made
-    assert info.parse_calibration("{}") is None and info.parse_calibration("[") is None
+    assert calibrating.parse_calibration(calibrating.render(made)) == made
+    assert calibrating.parse_calibration("{}") is None and calibrating.parse_calibration("[") is None
 
 
 def test_what_makes_another_calibration():
     base = calibrated()
-    name = info.calibration_name(base["key"])
+    name = calibrating.calibration_name(base["key"])
     assert name.startswith("m-") and name.endswith(".json")
-    assert info.calibration_name(calibrated(arguments={"max_model_len": 1024})["key"]) == name
+    assert calibrating.calibration_name(calibrated(arguments={"max_model_len": 1024})["key"]) == name
     others = [
         calibrated(arguments={"max_num_seqs": 64}),
         calibrated(gpus=({"name": "NVIDIA L40S", "memory_mib": {"total": 46068}},)),
         calibrated(gpus=()),
         calibrated(path="/n"),
     ]
-    assert len({info.calibration_name(other["key"]) for other in others} | {name}) == 5
-    assert info.calibration_name(calibrated(path="/srv/models/Qwen 3!/versions/0f")["key"]).startswith("qwen-3-")
+    assert len({calibrating.calibration_name(other["key"]) for other in others} | {name}) == 5
+    assert calibrating.calibration_name(calibrated(path="/srv/models/Qwen 3!/versions/0f")["key"]).startswith("qwen-3-")
 
 
 def test_rounding_is_no_change():
     base = calibrated()
-    assert info.is_same(base, calibrated(graphs=0.24))
-    assert info.is_same(base, calibrated(weights=15.01))
-    assert not info.is_same(base, calibrated(graphs=0.30))
-    assert not info.is_same(None, base)
-    assert not info.is_same(dict(base, terms=dict(base["terms"], graphs_bytes=None)), base)
+    assert calibrating.is_same(base, calibrated(graphs=0.24))
+    assert calibrating.is_same(base, calibrated(weights=15.01))
+    assert not calibrating.is_same(base, calibrated(graphs=0.30))
+    assert not calibrating.is_same(None, base)
+    assert not calibrating.is_same(dict(base, terms=dict(base["terms"], graphs_bytes=None)), base)
 
 
 def put(path, text):
