@@ -75,3 +75,54 @@ def parts(plan: Record) -> t.List[str]:
         source = sources.get(name, "")
         lines.append("%-12s %12s  %s" % (name.replace("_", " "), gib(per_gpu[name]), source))
     return [line.rstrip() for line in lines]
+
+
+FLEET = ("host", "instance", "GPUs", "fits", "weights", "KV cache", "tokens", "context", "requests at once", "longest")
+
+
+def _fleet_row(host: str, one: Record) -> t.Tuple[str, ...]:
+    """Return one line of the table of several hosts."""
+    plan = one["plan"]
+    if one["state"] != "planned" or not plan:
+        said = {"off": "off", "wrong": "NO", "unread": "unknown"}.get(one["state"], "unknown")
+        return (host, one["name"], "-", said, "-", "-", "-", "-", "-", "-")
+    _name, where, fits, *rest = row(host, plan)
+    return (host, one["name"], where, "NO" if one["contradictions"] else fits, *rest)
+
+
+def fleet(plans: t.Mapping[str, Record]) -> t.List[str]:
+    """Return what fits on which hosts, and below it what there is to say, what is the same on several hosts once.
+
+    Args:
+        plans: by host, what :func:`_deployment_merge.deployment_plan` returned.
+    """
+    rows: t.List[t.Tuple[str, ...]] = [FLEET]
+    said: t.Dict[str, t.List[str]] = {}
+
+    def say(text: str, host: str) -> None:
+        hosts = said.setdefault(text, [])
+        if host not in hosts:
+            hosts.append(host)
+
+    for host, plan in plans.items():
+        rows.extend(_fleet_row(host, one) for one in plan["instances"])
+        for found in plan["findings"]:
+            if not found["ok"]:
+                word = "refused" if found["severity"] == "error" else "warning"
+                say("%s: %s: %s" % (word, found["check"].split(".", 2)[-1], found["found"]), host)
+                say("    could: %s" % found["remedy"], host)
+        for one in plan["instances"]:
+            for text in (one["plan"] or {}).get("warnings") or ():
+                say("note: %s: %s" % (one["name"], text), host)
+        changes = [
+            "%s %s -> %s (%s%s)"
+            % (name, made["from"] or "-", made["to"], made["action"], ", reboot" if made["reboot"] else "")
+            for name, made in sorted(plan["components"].items())
+            if made["action"] != "none"
+        ]
+        if changes:
+            say("release %s: %s" % (plan["release"], ", ".join(changes)), host)
+    widths = [max(len(line[column]) for line in rows) for column in range(len(FLEET))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in rows]
+    lines.extend("%s: %s" % (", ".join(hosts), text) for text, hosts in said.items())
+    return lines
