@@ -45,5 +45,6 @@ class ActionModule(ActionBase):
                 except OSError as exc:
                     result.update(failed=True, msg="path: found %s, expected a file that can be written." % exc)
                     return result
-            display.display("\nThe whole plan as JSON: %s" % path)
+            said = "would be in" if self._task.check_mode else "is in"
+            display.display("\nThe whole plan as JSON %s %s" % (said, path))
         return result

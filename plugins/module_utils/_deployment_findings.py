@@ -140,10 +140,12 @@ def findings_of(planned: Record, accelerator: str) -> t.List[Finding]:
             finding(
                 "memory.placement",
                 False,
-                expected="instances that can share the host's GPUs, one after the other",
+                expected="instances that can share the host, one started after the other",
                 found=text,
                 detail="Keys gpus and engine_config of gpufleet_models.",
-                remedy="Place one of them on other GPUs (gpus), lower gpu-memory-utilization, or take a model out.",
+                remedy="Take a model out, or serve a smaller one."
+                if accelerator == "cpu"
+                else "Place one of them on other GPUs (gpus), lower gpu-memory-utilization, or take a model out.",
             )
         )
     return made

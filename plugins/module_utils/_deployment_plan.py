@@ -20,6 +20,7 @@ from ansible_collections.gpufleet.llm.plugins.module_utils import _memory_plan_f
 from ansible_collections.gpufleet.llm.plugins.module_utils import _memory_plan_hosts as placing
 from ansible_collections.gpufleet.llm.plugins.module_utils import _memory_plan_model as reading
 from ansible_collections.gpufleet.llm.plugins.module_utils._memory_plan_errors import gib, unknown
+from ansible_collections.gpufleet.llm.plugins.module_utils._preflight import ENGINE_OVERHEAD_BYTES
 
 Record = t.Dict[str, t.Any]
 
@@ -286,6 +287,22 @@ def _plan(
 _SIZES = ("kv_cache_memory_bytes", "num_gpu_blocks_override")
 
 
+def in_memory(placed: t.Sequence[t.Mapping[str, t.Any]], memory_bytes: int) -> Record:
+    """Return whether a CPU host's memory holds all instances, as a placement without GPUs."""
+    parts, total = [], 0
+    for one in placed:
+        weights, cache = one["plan"]["per_gpu"]["weights"], one["plan"]["per_gpu"]["kv"]
+        total += weights + cache + ENGINE_OVERHEAD_BYTES
+        parts.append(
+            "%s: weights %s + KV cache %s + engine %s"
+            % (one["name"], gib(weights), gib(cache), gib(ENGINE_OVERHEAD_BYTES))
+        )
+    errors = []
+    if total > memory_bytes:
+        errors = ["%s of memory are needed, the host has %s (%s)" % (gib(total), gib(memory_bytes), "; ".join(parts))]
+    return {"fits": not errors, "errors": errors, "gpus": []}
+
+
 def plan_host(
     models: t.Sequence[t.Mapping[str, t.Any]],
     found: t.Mapping[str, t.Union[reading.Read, str]],
@@ -307,8 +324,8 @@ def plan_host(
         kept: by instance, the document that is placed.
 
     Returns:
-        ``{instances: [as plan_instance], placement}``; ``placement`` as :func:`_memory_plan_hosts.place`, empty on a
-        CPU, where the host's memory is counted instead.
+        ``{instances: [as plan_instance], placement}``; ``placement`` as :func:`_memory_plan_hosts.place`; on a CPU the
+        host's memory is counted instead, where it is known.
     """
     instances = [
         plan_instance(
@@ -325,7 +342,9 @@ def plan_host(
     ]
     placement: Record = {"fits": True, "errors": [], "gpus": []}
     placed = [one for one in instances if one["state"] == "planned"]
-    if host.gpus and host.accelerator != CPU and len(placed) > 1:
+    if host.accelerator == CPU and host.memory_bytes:
+        placement = in_memory(placed, host.memory_bytes)
+    elif host.gpus and host.accelerator != CPU and len(placed) > 1:
         placement = placing.place(placed, host.gpus)
         alone = {text for one in placed for text in one["plan"]["errors"]}
         placement["errors"] = [text for text in placement["errors"] if text not in alone]

@@ -10,6 +10,7 @@ shorter context, more GPUs, a smaller checkpoint.
 
 from __future__ import annotations
 
+import json
 import re
 import typing as t
 
@@ -116,7 +117,7 @@ def suggestions(
                     "fits": True,
                 }
     if together is not None and not any(one["fits"] for one in found):
-        found.append(together)
+        found.append(_pruned(together, plan, config, gpu, engine, want, before, **free))
     if not any(one["fits"] for one in found):
         room = plan["per_gpu"]["budget"] - (before - plan["per_gpu"]["weights"])
         text = "take a checkpoint with %s of weights on a GPU at most, such as one in 4 bits" % gib(room)
@@ -133,6 +134,39 @@ def suggestions(
             }
         )
     return found
+
+
+def _pruned(
+    together: Record,
+    plan: Record,
+    config: t.Mapping[str, t.Any],
+    gpu: t.Mapping[str, t.Any],
+    engine: t.Mapping[str, t.Any],
+    want: t.Mapping[str, t.Any],
+    before: int,
+    **options: t.Any,
+) -> Record:
+    """Return changes that fit together without those of them that they don't need."""
+    flags = dict(together["flags"])
+
+    def tried(some: Record) -> Record:
+        return planning.plan(config, gpu, engine, dict(want, **some), **options)
+
+    for name in list(flags):
+        fewer = {key: value for key, value in flags.items() if key != name}
+        if len(fewer) > 1 and tried(fewer)["fits"]:
+            flags = fewer
+    if "max_num_seqs" in flags:
+        sizes = [size for size in SEQUENCES if flags["max_num_seqs"] <= size < plan["vllm_args"]["max-num-seqs"]]
+        flags["max_num_seqs"] = next(size for size in sizes if tried(dict(flags, max_num_seqs=size))["fits"])
+    texts = {json.dumps(one): text for text, one in _changes(plan, want, gpu)}
+    both = tried(flags)
+    return {
+        "change": " and ".join(texts[json.dumps({key: value})] for key, value in flags.items()),
+        "flags": flags,
+        "frees_bytes": before - demand_bytes(both, int(want.get("concurrent_users") or 1)),
+        "fits": True,
+    }
 
 
 def smallest(found: t.Sequence[Record]) -> t.Optional[Record]:

@@ -90,6 +90,17 @@ def _fleet_row(host: str, one: Record) -> t.Tuple[str, ...]:
     return (host, one["name"], where, "NO" if one["contradictions"] else fits, *rest)
 
 
+def _could(plan: t.Optional[Record]) -> t.List[str]:
+    """Return what would make it fit, a line each, the smallest that does marked."""
+    lines, first = [], True
+    for one in (plan or {}).get("suggestions") or ():
+        said = "not enough alone"
+        if one["fits"]:
+            said, first = "fits: the smallest change" if first else "fits", False
+        lines.append("could: %s: frees %s on a GPU, %s" % (one["change"], gib(one["frees_bytes"]), said))
+    return lines
+
+
 def fleet(plans: t.Mapping[str, Record]) -> t.List[str]:
     """Return what fits on which hosts, and below it what there is to say, what is the same on several hosts once.
 
@@ -97,32 +108,37 @@ def fleet(plans: t.Mapping[str, Record]) -> t.List[str]:
         plans: by host, what :func:`_deployment_merge.deployment_plan` returned.
     """
     rows: t.List[t.Tuple[str, ...]] = [FLEET]
-    said: t.Dict[str, t.List[str]] = {}
-
-    def say(text: str, host: str) -> None:
-        hosts = said.setdefault(text, [])
-        if host not in hosts:
-            hosts.append(host)
-
+    said: t.Dict[t.Tuple[str, ...], t.List[str]] = {}
     for host, plan in plans.items():
         rows.extend(_fleet_row(host, one) for one in plan["instances"])
-        for found in plan["findings"]:
-            if not found["ok"]:
-                word = "refused" if found["severity"] == "error" else "warning"
-                say("%s: %s: %s" % (word, found["check"].split(".", 2)[-1], found["found"]), host)
-                say("    could: %s" % found["remedy"], host)
-        for one in plan["instances"]:
-            for text in (one["plan"] or {}).get("warnings") or ():
-                say("note: %s: %s" % (one["name"], text), host)
-        changes = [
-            "%s %s -> %s (%s%s)"
-            % (name, made["from"] or "-", made["to"], made["action"], ", reboot" if made["reboot"] else "")
-            for name, made in sorted(plan["components"].items())
-            if made["action"] != "none"
-        ]
-        if changes:
-            say("release %s: %s" % (plan["release"], ", ".join(changes)), host)
+        for block in _blocks(plan):
+            hosts = said.setdefault(block, [])
+            if host not in hosts:
+                hosts.append(host)
     widths = [max(len(line[column]) for line in rows) for column in range(len(FLEET))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in rows]
-    lines.extend("%s: %s" % (", ".join(hosts), text) for text, hosts in said.items())
+    for block, hosts in said.items():
+        lines.append("%s: %s" % (", ".join(hosts), block[0]))
+        lines.extend("    %s" % text for text in block[1:])
     return lines
+
+
+def _blocks(plan: Record) -> t.Iterator[t.Tuple[str, ...]]:
+    """Yield what there is to say of one host, each with the lines that belong below it."""
+    suggested = {"memory.plan.%s" % one["name"]: _could(one["plan"]) for one in plan["instances"] if one["gpus"]}
+    for found in plan["findings"]:
+        if not found["ok"]:
+            word = "refused" if found["severity"] == "error" else "warning"
+            below = suggested.get(found["check"]) or ["could: %s" % found["remedy"]]
+            yield ("%s: %s: %s" % (word, found["check"].split(".", 2)[-1], found["found"]), *below)
+    for one in plan["instances"]:
+        for text in (one["plan"] or {}).get("warnings") or ():
+            yield ("note: %s: %s" % (one["name"], text),)
+    changes = [
+        "%s %s -> %s (%s%s)"
+        % (name, made["from"] or "?", made["to"], made["action"], ", reboot" if made["reboot"] else "")
+        for name, made in sorted(plan["components"].items())
+        if made["action"] != "none"
+    ]
+    if changes:
+        yield ("release %s: %s" % (plan["release"], ", ".join(changes)),)

@@ -63,6 +63,10 @@ options:
     description: With O(models), KV cache of each engine on a CPU host, in bytes, where its flags don't say it.
     type: int
     default: 1073741824
+  memory_bytes:
+    description: With O(models) on a CPU host, its memory, which has to hold all of them. 0, it isn't looked at.
+    type: int
+    default: 0
   engine_version:
     description: Version of vLLM.
     type: str
@@ -205,7 +209,7 @@ def host_of(wanted: Params) -> _deployment_plan.Host:
         ValueError: declared GPUs that can't be.
     """
     if wanted["accelerator"] == "cpu":
-        return _deployment_plan.Host("cpu", None, kv_cache_bytes=wanted["kv_cache_bytes"])
+        return _deployment_plan.Host("cpu", None, "", wanted["kv_cache_bytes"], wanted["memory_bytes"])
     given, why = wanted["gpus"], "no GPU was declared"
     if given is None:
         record = read_gpu_info(LIBRARY_PATH, LocalRunner())
@@ -282,6 +286,7 @@ def main() -> None:
             "gpus": {"type": "list", "elements": "dict"},
             "accelerator": {"type": "str", "choices": ["cpu", "cuda"], "default": "cuda"},
             "kv_cache_bytes": {"type": "int", "default": 1073741824},
+            "memory_bytes": {"type": "int", "default": 0},
             "engine_version": {"type": "str", "required": True},
             "want": {"type": "dict", "default": {}},
             "mode": {"type": "str", "choices": ["pin", "estimate", "off"], "default": "pin"},
