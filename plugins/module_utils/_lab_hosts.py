@@ -18,6 +18,7 @@ import time
 import typing as t
 import uuid
 
+from ansible_collections.gpufleet.llm.plugins.module_utils import _lab_plan
 from ansible_collections.gpufleet.llm.plugins.module_utils import _lab_system as system
 from ansible_collections.gpufleet.llm.plugins.module_utils._finding import refusal_message
 from ansible_collections.gpufleet.llm.plugins.module_utils._lab_plan import (
@@ -183,7 +184,7 @@ class Lab:
             os.chmod(root, 0o755)
             started = time.monotonic()
             # Not in the cache: the proxy runs as a user who may not get there.
-            scratch = os.path.join("/run/gpufleet-lab", "build-%s-%s" % (key, short_hash(bases)))
+            scratch = os.path.join(_lab_plan.RUN_DIR, "build-%s-%s" % (key, short_hash(bases)))
             system.remove_tree(scratch)
             os.makedirs(scratch, mode=0o755)
             with open(log, "wb") as handle:
@@ -474,10 +475,11 @@ class Lab:
         changed = system.unmount(names.root) or changed
         with self.network_lock():
             changed = system.remove_namespace(names) or changed
-        for pattern in ("/run/systemd/nspawn/propagate/%s", "/run/systemd/nspawn/unix-export/%s"):
-            if os.path.isdir(pattern % names.machine):
-                system.unmount(pattern % names.machine)
-                shutil.rmtree(pattern % names.machine, ignore_errors=True)
+        for kind in ("propagate", "unix-export"):
+            left = os.path.join(system.NSPAWN_DIR, kind, names.machine)
+            if os.path.isdir(left):
+                system.unmount(left)
+                shutil.rmtree(left, ignore_errors=True)
         return system.remove_tree(names.directory) or changed
 
     def network_lock(self) -> t.ContextManager[int]:

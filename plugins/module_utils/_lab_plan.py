@@ -38,6 +38,8 @@ BASE_PACKAGES = (
 MASKED_UNITS = ("apt-daily.timer", "apt-daily-upgrade.timer", "apt-daily.service", "apt-daily-upgrade.service")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PROXY_PORT = 3142
+RUN_DIR = "/run/gpufleet-lab"
+NETNS_DIR = "/run/netns"
 # What the control node must have, and the Debian package that brings it.
 REQUIREMENTS = (
     ("systemd-nspawn", "systemd-container"),
@@ -71,7 +73,7 @@ class Network:
         self.bridge = "gfbr%s" % digest
         self.table = "gpufleet_lab_%s" % digest
         self.unit = "gpufleet-lab-packages-%s.service" % digest
-        self.run_dir = "/run/gpufleet-lab/%s" % digest
+        self.run_dir = "%s/%s" % (RUN_DIR, digest)
         self.gateway = str(self.network[1])
         self.prefix_length = self.network.prefixlen
 
@@ -321,7 +323,7 @@ def nspawn_argv(names: HostNames, name: str) -> t.List[str]:
         *("-D", names.root),
         *("-M", names.machine),
         "--hostname=%s" % name,
-        "--network-namespace-path=/run/netns/%s" % names.namespace,
+        "--network-namespace-path=%s/%s" % (NETNS_DIR, names.namespace),
         "--resolv-conf=off",
         "--timezone=off",
         "--link-journal=no",

@@ -19,6 +19,7 @@ import subprocess
 import time
 import typing as t
 
+from ansible_collections.gpufleet.llm.plugins.module_utils import _lab_plan
 from ansible_collections.gpufleet.llm.plugins.module_utils._lab_plan import (
     REQUIREMENTS,
     AptEntry,
@@ -30,6 +31,10 @@ from ansible_collections.gpufleet.llm.plugins.module_utils._lab_plan import (
 )
 
 POLL_SECONDS = 0.05
+# What the kernel, iproute2 and systemd-nspawn show of themselves.
+NET_DIR = "/sys/class/net"
+MOUNTS_FILE = "/proc/self/mountinfo"
+NSPAWN_DIR = "/run/systemd/nspawn"
 
 
 class LabError(Exception):
@@ -299,7 +304,7 @@ def tail(path: str, lines: int = 15) -> str:
 def mounts_under(path: str) -> t.List[str]:
     """Return the mount points at and under a path, the deepest first."""
     found = []
-    for line in read_text("/proc/self/mountinfo").splitlines():
+    for line in read_text(MOUNTS_FILE).splitlines():
         point = line.split()[4].encode().decode("unicode_escape")
         if point == path or point.startswith(path.rstrip("/") + "/"):
             found.append(point)
@@ -355,7 +360,7 @@ def mount_overlay(lower: str, directory: str, root: str) -> bool:
 
 def link_exists(name: str) -> bool:
     """Say whether an interface of the control node is there."""
-    return os.path.exists("/sys/class/net/%s" % name)
+    return os.path.exists(os.path.join(NET_DIR, name))
 
 
 def foreign_interfaces(network: Network) -> t.List[str]:
@@ -405,7 +410,7 @@ def ensure_namespace(names: HostNames, network: Network, address: str) -> bool:
     namespace = names.namespace
     changed = False
     if (
-        not os.path.exists("/run/netns/%s" % namespace)
+        not os.path.exists(os.path.join(_lab_plan.NETNS_DIR, namespace))
         or run(["ip", "-n", namespace, "link", "show", "lo"], check=False).returncode
     ):
         run(["ip", "netns", "delete", namespace], check=False)
@@ -417,7 +422,7 @@ def ensure_namespace(names: HostNames, network: Network, address: str) -> bool:
         run(["ip", "link", "set", names.veth_inside, "netns", namespace])
         run(["ip", "-n", namespace, "link", "set", names.veth_inside, "name", "eth0"])
         changed = True
-    if not os.path.exists("/sys/class/net/%s/master" % names.veth):
+    if not os.path.exists(os.path.join(NET_DIR, names.veth, "master")):
         run(["ip", "link", "set", names.veth, "addrgenmode", "none"], check=False)
         run(["ip", "link", "set", names.veth, "master", network.bridge, "up"])
         changed = True
@@ -433,10 +438,10 @@ def ensure_namespace(names: HostNames, network: Network, address: str) -> bool:
 
 def remove_namespace(names: HostNames) -> bool:
     """Remove a host's namespace and cable; return whether either was there."""
-    there = link_exists(names.veth) or os.path.exists("/run/netns/%s" % names.namespace)
+    there = link_exists(names.veth) or os.path.exists(os.path.join(_lab_plan.NETNS_DIR, names.namespace))
     if link_exists(names.veth):
         run(["ip", "link", "delete", names.veth], check=False)
-    if os.path.exists("/run/netns/%s" % names.namespace):
+    if os.path.exists(os.path.join(_lab_plan.NETNS_DIR, names.namespace)):
         run(["ip", "netns", "delete", names.namespace])
     return there
 
@@ -446,7 +451,7 @@ def remove_network_if_unused(network: Network) -> bool:
     hosts = os.path.join(network.run_dir, "hosts")
     if os.path.isdir(hosts) and os.listdir(hosts):
         return False
-    ports = "/sys/class/net/%s/brif" % network.bridge
+    ports = os.path.join(NET_DIR, network.bridge, "brif")
     if os.path.isdir(ports) and os.listdir(ports):
         return False
     changed = False
