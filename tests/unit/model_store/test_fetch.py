@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import io
 import os
+import urllib.error
 
 import pytest
 from ansible_collections.gpufleet.llm.plugins.module_utils import _model_fetch as fetch
@@ -162,3 +165,139 @@ def test_redirects_keep_tls_and_credentials():
     assert same.get_header("Authorization") == "Bearer t"
     with pytest.raises(ModelError):
         handler.redirect_request(request, None, 302, "", {}, "http://hub/a")
+
+
+def test_the_size_that_a_server_claims(bench, server):
+    assert bench.fetcher.size(server.url + "/files/m.bin") == len(DATA)
+    assert bench.fetcher.size(server.url + "/files/absent.bin") is None
+    url = server.url
+    server.stop()
+    assert bench.fetcher.size(url + "/files/m.bin") is None
+
+
+def test_a_partial_that_is_whole_is_not_asked_for_again(bench, server):
+    with open(bench.partial, "wb") as handle:
+        handle.write(DATA)
+    assert bench.get() == SUM
+    assert server.gets("m.bin") == []
+
+
+def test_a_partial_that_is_too_long_is_begun_anew(bench, server):
+    with open(bench.partial, "wb") as handle:
+        handle.write(DATA + b"more")
+    assert bench.get() == SUM
+    assert [seen.range for seen in server.gets("m.bin")] == [""]
+
+
+def test_a_partial_of_another_url_is_begun_anew(bench, server):
+    with open(bench.partial, "wb") as handle:
+        handle.write(DATA[:1000])
+    fetch._write_notes(bench.partial, {"url": "http://elsewhere.example/m.bin", "etag": '"x"'})
+    assert bench.get() == SUM
+    assert [(seen.range, seen.if_range) for seen in server.gets("m.bin")] == [("", "")]
+
+
+@pytest.mark.parametrize("notes", ["{half", "[1]"])
+def test_notes_that_a_cut_run_left_half_written_are_no_notes(bench, server, notes):
+    with open(bench.partial, "wb") as handle:
+        handle.write(DATA[:1000])
+    with open(bench.partial + ".json", "w", encoding="utf-8") as handle:
+        handle.write(notes)
+    assert bench.get() == SUM
+    assert [(seen.range, seen.if_range) for seen in server.gets("m.bin")] == [("bytes=1000-", "")]
+
+
+class Answer:
+    """An answer of a server that says what it likes."""
+
+    def __init__(self, status, headers, *blocks):
+        self.status, self.headers, self.blocks = status, headers, list(blocks)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc):
+        pass
+
+    def read(self, _size):
+        block = self.blocks.pop(0) if self.blocks else b""
+        if isinstance(block, Exception):
+            raise block
+        return block
+
+
+@pytest.fixture
+def lied(bench, monkeypatch):
+    """Have the server answer what a test says, one answer after the other; gives the requests' headers."""
+
+    def install(*answers):
+        told, asked = list(answers), []
+
+        def open_url(_url, headers):
+            asked.append(dict(headers))
+            answer = told.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(bench.fetcher, "open", open_url)
+        return asked
+
+    return install
+
+
+@pytest.mark.parametrize("said", ["bytes 5-9/10", "nonsense", None])
+def test_a_part_that_is_not_the_one_asked_for_is_thrown_away(bench, lied, said):
+    with open(bench.partial, "wb") as handle:
+        handle.write(b"0123")
+    asked = lied(Answer(206, {"Content-Range": said}, b"456789"), Answer(200, {"Content-Length": "10"}, b"0123456789"))
+    assert bench.get(size=None, sha256=hashlib.sha256(b"0123456789").hexdigest())
+    assert ["Range" in headers for headers in asked] == [True, False]
+
+
+def test_a_part_of_a_file_of_unknown_length_ends_where_the_server_ends(bench, lied):
+    with open(bench.partial, "wb") as handle:
+        handle.write(b"0123")
+    lied(Answer(206, {"Content-Range": "bytes 4-9/*", "ETag": 'W/"weak"'}, b"456", b"789"))
+    assert bench.get(size=None, sha256=hashlib.sha256(b"0123456789").hexdigest())
+
+
+def test_what_came_before_a_cut_in_a_chunk_is_kept(bench, lied):
+    cut = http.client.IncompleteRead(b"3456")
+    asked = lied(
+        Answer(200, {"ETag": '"e"', "Content-Length": "10"}, b"012", cut),
+        Answer(206, {"Content-Range": "bytes 7-9/10"}, b"789"),
+    )
+    assert bench.get(size=10, sha256=hashlib.sha256(b"0123456789").hexdigest())
+    assert (asked[1]["Range"], asked[1]["If-Range"]) == ("bytes=7-", '"e"')
+
+
+def test_a_server_that_sends_more_than_it_may_is_stopped(bench, lied):
+    lied(Answer(200, {}, b"0123456789", b"0123456789"))
+    with pytest.raises(ModelError) as caught:
+        bench.get(size=15)
+    assert (refusal(caught)["expected"], refusal(caught)["found"]) == ("15 bytes", "more than that")
+
+
+def test_nothing_behind_what_is_there_means_whole_or_another_file(bench, lied):
+    def nothing(length):
+        return urllib.error.HTTPError("u", 416, "range", {"Content-Range": "bytes */%d" % length}, io.BytesIO())
+
+    with open(bench.partial, "wb") as handle:
+        handle.write(b"0123456789")
+    lied(nothing(10))
+    whole = hashlib.sha256(b"0123456789").hexdigest()
+    assert bench.get(size=None, sha256=whole) == whole
+    with open(bench.partial, "wb") as handle:
+        handle.write(b"another, and longer")
+    asked = lied(nothing(10), Answer(200, {}, b"0123456789"))
+    assert bench.get(size=None, sha256=whole) == whole
+    assert ["Range" in headers for headers in asked] == [True, False]
+
+
+def test_a_right_hash_of_a_wrong_length_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    entry = FileEntry("x", 4, hashlib.sha256(b"abc").hexdigest())
+    with pytest.raises(ModelError) as caught:
+        fetch.check_hash(entry, str(tmp_path / "x"), "here")
+    assert (refusal(caught)["expected"], refusal(caught)["found"]) == ("4 bytes", "3 bytes (3 bytes)")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 
 import pytest
 from ansible_collections.gpufleet.llm.plugins.module_utils import _model_fetch as fetch
@@ -109,3 +110,79 @@ def test_hub_that_is_down(server):
     with pytest.raises(ModelError) as caught:
         hub.Hub(hub.hub_library(), url).resolve("org/tiny", COMMIT)
     assert "model_store_hf_endpoint" in caught.value.findings[0]["remedy"]
+
+
+class Item:
+    """What the library says of a file."""
+
+    def __init__(self, path):
+        self.path, self.size, self.blob_id, self.lfs = path, 1, "0" * 40, None
+
+
+class Library:
+    """The library's surface, as an endpoint that lies would have it answer."""
+
+    def __init__(self, commit=COMMIT, paths=("config.json",), location="https://storage.example/x"):
+        real = hub.hub_library()
+        self.errors, self.hf_api = real.errors, self
+        self.RepoFile = Item
+        self.commit, self.paths, self.place = commit, paths, location
+
+    def HfApi(self, **_arguments):
+        return self
+
+    def repo_info(self, *_arguments, **_more):
+        return type("Info", (), {"sha": self.commit})
+
+    def list_repo_tree(self, *_arguments, **_more):
+        return [Item(path) for path in self.paths] + [object()]
+
+    def hf_hub_url(self, repository, path, revision, endpoint):
+        return "%s/%s/%s" % (endpoint, repository, path)
+
+    def get_hf_file_metadata(self, *_arguments, **_more):
+        if isinstance(self.place, Exception):
+            raise self.place
+        return type("Metadata", (), {"commit_hash": self.commit, "location": self.place})
+
+
+def lied(ask, **lies):
+    with pytest.raises(ModelError) as caught:
+        ask(hub.Hub(Library(**lies), "https://hub.example"))
+    return caught.value.findings[0]
+
+
+def test_an_endpoint_that_answers_for_another_commit_is_refused():
+    for ask in (lambda h: h.resolve("o/m", COMMIT), lambda h: h.location("o/m", COMMIT, "config.json")):
+        found = lied(ask, commit="f" * 40)
+        assert (found["check"], found["found"]) == ("model.hub_commit", "commit " + "f" * 40)
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a/../../b"])
+def test_a_path_out_of_the_models_directory_is_refused(path):
+    found = lied(lambda h: h.resolve("o/m", COMMIT), paths=["config.json", path])
+    assert (found["check"], found["found"]) == ("model.manifest_path", path)
+
+
+def test_hidden_files_and_directories_are_left_out():
+    client = hub.Hub(Library(paths=["b.json", ".git/x", "a.json", "d/.x"]), "https://hub.example")
+    assert [entry.path for entry in client.resolve("o/m", COMMIT)] == ["a.json", "b.json"]
+
+
+def test_a_location_without_tls_behind_one_with_it_is_refused():
+    found = lied(lambda h: h.location("o/m", COMMIT, "w.bin"), location="http://storage.example/w.bin?signature=s")
+    assert (found["check"], found["found"]) == ("model.redirect_tls", "http://storage.example")
+
+
+def test_a_location_that_cannot_be_had_is_said_without_the_token():
+    with pytest.raises(ModelError) as caught:
+        hub.Hub(Library(location=OSError("refused %s" % TOKEN)), "https://hub.example", TOKEN).location(
+            "o/m", COMMIT, "w.bin"
+        )
+    assert caught.value.findings[0]["found"] == "OSError: refused ********"
+
+
+def test_a_host_without_the_library_says_why(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert hub.hub_library() is None
+    assert "huggingface_hub" in hub.HUB_IMPORT_ERROR

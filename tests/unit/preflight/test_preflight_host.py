@@ -244,3 +244,164 @@ def test_this_machine_can_be_read() -> None:
     assert record["cpu"]["threads"] > 0
     assert record["disks"]["models"]["free_bytes"] > 0
     assert json.loads(json.dumps(record)) == record
+
+
+def test_the_nearest_directory_that_is_there(tmp_path: pathlib.Path) -> None:
+    assert _host_disk.nearest_existing(str(tmp_path / "a/b/c")) == str(tmp_path)
+    assert _host_disk.nearest_existing("/no-such/place") == "/"
+
+
+def test_only_a_large_enough_file_is_measured_by(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "small").write_bytes(b"x" * 10)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/large").write_bytes(b"x" * 30)
+    (tmp_path / "larger").symlink_to("deep/large")
+    (tmp_path / "broken").symlink_to("nowhere")
+    assert _host_disk.largest_file(str(tmp_path), 20) == str(tmp_path / "deep/large")
+    assert _host_disk.largest_file(str(tmp_path), 31) is None
+
+
+def test_a_filesystem_without_direct_reads_is_read_past_the_cache(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def without_direct(path: t.Any, flags: int, *more: t.Any, **named: t.Any) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(22, "Invalid argument")
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(95, "Operation not supported")
+        return real(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", without_direct)
+    result = _host_disk.measure_scratch(str(tmp_path))
+    assert (result["method"], result["mib_per_second"] > 0) == ("scratch file, posix_fadvise", True)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "weights").write_bytes(b"x" * _host_disk.LEAST_BYTES)
+    assert _host_disk.measure_existing(str(tmp_path / "weights"))["method"] == "existing file, posix_fadvise"
+
+
+def test_a_disk_that_fails_while_it_is_read_has_no_rate(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: t.Any) -> int:
+        raise OSError(5, "Input/output error")
+
+    (tmp_path / "weights").write_bytes(b"x" * _host_disk.LEAST_BYTES)
+    before = set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "preadv", broken)
+    result = _host_disk.read_rate(str(tmp_path), **RATE)
+    assert (result["mib_per_second"], result["method"]) == (None, "none")
+    assert "can't be read past the page cache: [Errno 5] Input/output error" in result["reason"]
+    monkeypatch.setattr(os, "preadv", lambda *_args: 0)
+    assert _host_disk.measure_existing(str(tmp_path / "weights"))["reason"] == "nothing could be read"
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_that_may_not_be_read_has_no_rate(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights").write_bytes(b"x" * _host_disk.LEAST_BYTES)
+
+    def refused(path: str) -> t.Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(_host_disk, "_open_uncached", refused)
+    assert "weights can't be opened: Permission denied" in _host_disk.read_rate(str(tmp_path), **RATE)["reason"]
+
+
+def test_a_directory_in_which_nothing_can_be_made_has_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = _host_disk.measure_scratch("/proc/no-such-directory")
+    assert result["reason"] == "no file can be made in /proc/no-such-directory: No such file or directory"
+
+
+def test_a_disk_too_slow_to_write_the_least_is_given_up(tmp_path: pathlib.Path) -> None:
+    ticks = iter(range(1000))
+    result = _host_disk.measure_scratch(str(tmp_path), clock=lambda: float(next(ticks)), read_seconds=10.0)
+    assert result["bytes"] == _host_disk.CHUNK_BYTES
+
+
+def test_a_disk_without_a_model_is_measured_by_a_scratch_file(tmp_path: pathlib.Path) -> None:
+    result = _host_disk.read_rate(str(tmp_path / "absent/models"), **RATE)
+    assert (result["device"], result["measured_at"], result["age_seconds"]) == ("8:1", 1000, 0)
+    assert result["method"].startswith("scratch file")
+    again = _host_disk.read_rate(str(tmp_path), **dict(RATE, remembered=result, now=1050.0))
+    assert (again["mib_per_second"], again["age_seconds"]) == (result["mib_per_second"], 50)
+
+
+class Clock:
+    """A C library whose adjtimex answers as told."""
+
+    def __init__(self, answer: int) -> None:
+        self.answer = answer
+
+    def adjtimex(self, _buffer: t.Any) -> int:
+        return self.answer
+
+
+def test_a_clock_that_may_not_be_asked_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_host_read.ctypes, "CDLL", lambda *_args, **_more: Clock(-1))
+    assert _host_read.read_clock() is None
+    monkeypatch.setattr(_host_read.ctypes, "CDLL", lambda *_args, **_more: Clock(5))
+    assert _host_read.read_clock() == (5, 0, 0)
+    monkeypatch.setattr(_host_read.ctypes, "CDLL", lambda *_args, **_more: object())
+    assert _host_read.read_clock() is None
+    monkeypatch.setattr(_host_read.struct, "calcsize", lambda _format: 4)
+    assert _host_read.read_clock() is None
+
+
+def test_a_c_library_that_is_not_glibc_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_name: str) -> str:
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "confstr", unknown)
+    assert _host_read.LocalHost().machine()["glibc"] == ""
+    assert _host_read.LocalHost().link("/proc/self/no-such-link") == ""
+
+
+class Proc:
+    """A host that is files and links alone."""
+
+    def __init__(self, files: dict[str, str], links: dict[str, str] | None = None) -> None:
+        self.files, self.links = files, links or {}
+
+    def read(self, path: str) -> str | None:
+        return self.files.get(path)
+
+    def names(self, path: str) -> list[str]:
+        below = [p[len(path) + 1 :].split("/")[0] for p in [*self.files, *self.links] if p.startswith(path + "/")]
+        return sorted(set(below))
+
+    def link(self, path: str) -> str:
+        return self.links.get(path, "")
+
+
+def test_a_process_that_ends_while_it_is_read_is_left_out() -> None:
+    files = {"/proc/7/comm": "gone\n", "/proc/8/comm": "sshd\n", "/proc/8/cgroup": "0::/system.slice/ssh.service\n"}
+    assert _host_read.read_processes(Proc(dict(files, **{"/proc/self": ""}))) == [
+        {"pid": 8, "unit": "ssh.service", "name": "sshd"}
+    ]
+
+
+def test_two_processes_that_share_a_listener_are_one_owner_and_the_search_ends() -> None:
+    host = Proc({}, {"/proc/5/fd/3": "socket:[77]", "/proc/6/fd/3": "socket:[77]", "/proc/6/fd/1": "/dev/null"})
+    processes = [{"pid": 6, "unit": "a.service", "name": "a"}, {"pid": 5, "unit": "a.service", "name": "a"}]
+    listeners = [{"address": "::1", "port": 1, "inode": 77}, {"address": "::1", "port": 2, "inode": 78}]
+    named = _host_read.name_owners(host, listeners, processes)
+    assert [(one["pid"], one["unit"]) for one in named] == [(5, "a.service"), (0, "")]
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ({"/run/host/container-manager": "systemd-nspawn\n"}, "systemd-nspawn"),
+        ({"/proc/1/environ": "PATH=/bin\0container=lxc\0"}, "lxc"),
+        ({"/proc/1/environ": "PATH=/bin\0"}, ""),
+    ],
+)
+def test_the_kind_of_container(files: dict[str, str], kind: str) -> None:
+    assert _host_read.read_container(Proc(files)) == kind
+
+
+@pytest.mark.parametrize("record", ["{half", "[1]"])
+def test_a_model_record_that_is_damaged_is_none(record: str) -> None:
+    host = Proc({"/m/current/%s" % _host_read.MODEL_RECORD: record})
+    assert _host_read.read_model_record(host, "/m/current") is None
