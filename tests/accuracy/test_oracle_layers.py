@@ -72,25 +72,46 @@ def test_every_architecture_is_compared_or_has_a_reason() -> None:
     assert set(tiny_configs.TINY) | set(NOT_MADE) >= set(families.ARCHITECTURES)
 
 
+def cases() -> t.List[t.Tuple[str, t.Dict[str, t.Any]]]:
+    """Return the configurations that are compared, each with its name."""
+    return [(name, config) for name, config in tiny_configs.all_configs() if config["architectures"][0] not in NOT_MADE]
+
+
+def questions(asked: t.Sequence[t.Tuple[str, t.Dict[str, t.Any]]]) -> t.List[t.Dict[str, t.Any]]:
+    """Return what the engine is asked of them."""
+    return [{"ask": "layers", "config": config, "flags": FLAGS} for _name, config in asked]
+
+
+def compact(theirs: oracle.Answer) -> oracle.Answer:
+    """Return what is compared of an answer: ``{layers: [[kind, block, bytes, window]], defaults}``, or its fault."""
+    if "fault" in theirs:
+        return {"fault": theirs["fault"][:200]}
+    made = [[one["kind"], one["block_size"], one["page_bytes"], one["window"]] for one in theirs["layers"]]
+    return {
+        "layers": made,
+        "defaults": [theirs["max_num_batched_tokens"], theirs["max_num_seqs"], theirs["mamba_mode"]],
+    }
+
+
+def planned(config: t.Mapping[str, t.Any]) -> oracle.Answer:
+    """Return the same of the planner."""
+    want = wanting.want_of(dict(FLAGS, accelerator="cpu"))
+    laid = planning.laid_out(
+        reading.read_model(config), want, wanting.gpu_of({"total_bytes": 1 << 34}), ruling.rules_for(VERSION)
+    )
+    return {
+        "layers": [[spec.kind, spec.block_size, spec.page_bytes, spec.window] for spec in laid.laid.specs],
+        "defaults": [laid.want.max_num_batched_tokens, laid.want.max_num_seqs, laid.laid.request.mamba_mode],
+    }
+
+
 @pytest.mark.slow
 def test_layers_are_those_of_the_class() -> None:
     """Kind, block, bytes and window of each layer, in order; and what the engine takes by default."""
-    cases = [
-        (name, config) for name, config in tiny_configs.all_configs() if config["architectures"][0] not in NOT_MADE
-    ]
-    answers = ask([{"ask": "layers", "config": config, "flags": FLAGS} for _name, config in cases])
+    asked = cases()
     wrong = []
-    for (name, config), theirs in zip(cases, answers):
-        if "fault" in theirs:
-            wrong.append((name, theirs["fault"][:200]))
-            continue
-        want = wanting.want_of(dict(FLAGS, accelerator="cpu"))
-        laid = planning.laid_out(
-            reading.read_model(config), want, wanting.gpu_of({"total_bytes": 1 << 34}), ruling.rules_for(VERSION)
-        )
-        mine = [(spec.kind, spec.block_size, spec.page_bytes, spec.window) for spec in laid.laid.specs]
-        made = [(one["kind"], one["block_size"], one["page_bytes"], one["window"]) for one in theirs["layers"]]
-        defaults = (laid.want.max_num_batched_tokens, laid.want.max_num_seqs, laid.laid.request.mamba_mode)
-        if mine != made or defaults != (theirs["max_num_batched_tokens"], theirs["max_num_seqs"], theirs["mamba_mode"]):
-            wrong.append((name, mine[:3], made[:3], defaults))
-    assert not wrong, "%d of %d differ: %r" % (len(wrong), len(cases), wrong[:3])
+    for (name, config), theirs in zip(asked, ask(questions(asked))):
+        mine, made = planned(config), compact(theirs)
+        if mine != made:
+            wrong.append((name, mine, made))
+    assert not wrong, "%d of %d differ: %r" % (len(wrong), len(asked), wrong[:3])

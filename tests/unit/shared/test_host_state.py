@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpufleet.llm.plugins.module_utils import _finding, _host_state
+from ansible_collections.gpufleet.llm.plugins.module_utils import _finding, _host_state, _runner
 
 
 class Recorded:
@@ -84,3 +84,24 @@ def test_a_failed_check_without_a_remedy_is_a_defect_of_ours():
         _finding.finding("x.y", False, expected=1, found=2)
     with pytest.raises(ValueError, match="severity"):
         _finding.finding("x.y", True, expected=1, found=1, severity="fatal")
+
+
+def test_nothing_asked_is_nothing_read_and_a_line_that_is_no_answer_is_passed_over():
+    assert _host_state.read_packages(Recorded({}), []) == {}
+    assert _host_state.read_units(Recorded({}), []) == {}
+    runner = Recorded({"dpkg-query": (0, "warning\nother\t1.0\tinstalled\nnginx\t1.0\tinstalled\n", "")})
+    assert _host_state.read_packages(runner, ["nginx"]) == {"nginx": "1.0"}
+
+
+def test_a_finding_is_refused_with_its_remedy_alone():
+    bad = _finding.finding("a.check", False, expected=1, found=2, remedy="Do it.")
+    text = _finding.refusal_message([bad, _finding.finding("b.check", True, expected=1, found=1)], "the role")
+    assert "1. a.check: found 2, expected 1. Remedy: Do it." in text
+    assert "b.check" not in text
+
+
+def test_a_command_that_hangs_is_given_up():
+    status, out, err = _runner.LocalRunner(timeout_seconds=0.2).run(["sleep", "5"])
+    assert (status, out, err) == (124, "", "sleep gave no answer in 0.2 s")
+    assert _runner.LocalRunner().run(["no-such-command"])[0] == 127
+    assert _runner.LocalRunner().read("/no/such/file") is None

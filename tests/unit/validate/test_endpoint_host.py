@@ -127,3 +127,59 @@ def test_a_socket_is_asked_without_a_key(tmp_path: pathlib.Path, status: int) ->
 def test_a_socket_nobody_listens_on(tmp_path: pathlib.Path) -> None:
     found = _endpoint_host.ask_socket(os.path.join(str(tmp_path), "s"), 1, 1)
     assert found["status"] is None and "connect" in found["error"]
+
+
+class Host:
+    """A host whose commands answer from a table, and which has no processes."""
+
+    def __init__(self, answers: dict[str, tuple[int, str, str]]) -> None:
+        self.answers = answers
+        self.asked: list[list[str]] = []
+
+    def run(self, argv: t.Sequence[str]) -> tuple[int, str, str]:
+        self.asked.append(list(argv))
+        return self.answers[argv[0]]
+
+    def read(self, path: str) -> str | None:
+        return None
+
+    def names(self, path: str) -> list[str]:
+        return []
+
+    def link(self, path: str) -> str:
+        return ""
+
+
+def test_one_reading_of_a_host(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.key").write_text("secret")
+    (tmp_path / "a.key").chmod(0o640)
+    (tmp_path / "b.key").mkdir()
+    shown = "Id=a.service\nActiveState=active\n\nno such thing\n\nId=b.service\nActiveState=failed\n"
+    host = Host(
+        {
+            "systemctl": (0, shown, ""),
+            "systemd-analyze": (1, "→ Overall exposure level for a.service: 1.3 OK 🙂\n", ""),
+        }
+    )
+    state = _endpoint_host.read_state(
+        t.cast("t.Any", host),
+        units=["a.service", "b.service"],
+        sockets=[str(tmp_path / "absent.sock")],
+        secrets=[str(tmp_path / "*.key"), str(tmp_path / "none*")],
+        exposure_limits={"a.*": 2.0},
+        our_units=["*.service"],
+        connect_seconds=0.2,
+        request_seconds=0.2,
+    )
+    assert {unit: values["ActiveState"] for unit, values in state["units"].items()} == {
+        "a.service": "active",
+        "b.service": "failed",
+    }
+    assert (state["analysed"], state["exposures"], state["listeners"]) == (["a.service"], {"a.service": 1.3}, [])
+    assert host.asked[0] == ["systemd-analyze", "--no-pager", "security", "a.service"]
+    assert (state["sockets"][0]["status"], "No such file" in state["sockets"][0]["error"]) == (None, True)
+    assert [(secret["path"] is None, secret["mode"]) for secret in state["secrets"]] == [(False, 0o640), (True, None)]
+    host.answers["systemctl"] = (1, "", "Failed to connect to bus")
+    assert _endpoint_host.read_units(t.cast("t.Any", host), ["a.service"]) == {}
+    assert _endpoint_host.read_units(t.cast("t.Any", host), []) == {}
+    assert _endpoint_host.is_deployed({"a.service": {"LoadState": "not-found"}}, ["a.service", "c.service"]) is False

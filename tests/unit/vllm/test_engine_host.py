@@ -178,3 +178,40 @@ def test_a_second_run_gives_up_and_names_the_first(tmp_path):
 def test_the_lock_is_no_engine(tmp_path):
     with host.locked(str(tmp_path)):
         assert host.trees(str(tmp_path)) == host.leftovers(str(tmp_path)) == []
+
+
+def test_a_reference_that_cannot_be_read_names_nothing(tmp_path):
+    (tmp_path / "one.conf").write_text("ExecStart=/opt/engines/1-us/bin/x\n")
+    (tmp_path / "two.conf").mkdir()
+    assert host.referenced(["1-us", "1-no"], [str(tmp_path / "*.conf")]) == {"1-us"}
+    assert host.trees(str(tmp_path / "absent")) == []
+
+
+@pytest.mark.parametrize(
+    ("sudo_uid", "remote_user", "owner"), [("1234", "root", 1234), (None, "daemon", 1), (None, "nobody-here", None)]
+)
+def test_the_directory_for_what_is_sent_belongs_to_the_sender(tmp_path, monkeypatch, sudo_uid, remote_user, owner):
+    owned = []
+    monkeypatch.setattr(os, "chown", lambda path, user, group: owned.append((path, user, group)))
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    if sudo_uid:
+        monkeypatch.setenv("SUDO_UID", sudo_uid)
+    incoming = host.prepare(str(tmp_path), remote_user)
+    assert owned == [(incoming, os.geteuid() if owner is None else owner, -1)]
+    assert os.stat(incoming).st_mode & 0o777 == 0o700
+
+
+def test_an_archive_that_tar_cannot_read_leaves_no_tree(tmp_path):
+    archive = tmp_path / "a.tar.zst"
+    archive.write_bytes(b"no archive")
+    with pytest.raises(host.EngineTreeError, match="tar could not unpack the engine"):
+        host.unpack(str(tmp_path / "root"), "1-x", "x", str(archive), host.sha256_of(str(archive)))
+    assert os.listdir(tmp_path / "root") == []
+
+
+def test_a_host_without_zstd_says_which_package_to_install(tmp_path, monkeypatch):
+    archive = tmp_path / "a.tar.zst"
+    archive.write_bytes(b"")
+    monkeypatch.setattr(shutil, "which", lambda tool: None if tool == "zstd" else tool)
+    with pytest.raises(host.EngineTreeError, match="Remedy: install the package zstd"):
+        host.unpack(str(tmp_path), "1-x", "x", str(archive), host.sha256_of(str(archive)))

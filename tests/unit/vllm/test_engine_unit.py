@@ -244,3 +244,54 @@ def test_instances_that_the_inventory_no_longer_names(tmp_path):
     (tmp_path / "vllm@.service").write_text("")
     assert engine.unlisted(str(tmp_path), ["m-b", "n-a"]) == ["m-a"]
     assert engine.unlisted(str(tmp_path / "nowhere"), []) == []
+
+
+class Answers:
+    """A Runner that answers one thing."""
+
+    def __init__(self, *answer):
+        self.answer = answer
+        self.asked = []
+
+    def run(self, argv):
+        self.asked.append(list(argv))
+        return self.answer
+
+
+def test_a_unit_is_read_by_systemds_own_names_or_the_failure_is_said():
+    runner = Answers(0, "LoadState=loaded\nActiveState=active\nnoise\nEnvironment=A=1\n", "")
+    assert engine.read_unit(runner, "vllm@a.service") == {
+        "LoadState": "loaded",
+        "ActiveState": "active",
+        "Environment": "A=1",
+    }
+    with pytest.raises(OSError, match="exited with 1: Failed to connect to bus"):
+        engine.read_unit(Answers(1, "", "Failed to connect to bus\n"), "vllm@a.service")
+
+
+def test_the_journal_comes_without_the_key():
+    runner = Answers(0, "start\nkey is secret-key-1\nAuthorization: Bearer abc\n", "")
+    assert engine.journal(runner, "vllm@a.service", "secret-key-1", 2) == ["key is ****", "Authorization: Bearer ****"]
+    assert runner.asked[0][-3:] == ["2", "-u", "vllm@a.service"]
+
+
+def test_a_record_that_is_damaged_is_none_and_a_kept_file_that_is_gone_is_put_back(tmp_path):
+    kept = tmp_path / "kept"
+    served = tmp_path / "etc/unit.service"
+    served.parent.mkdir()
+    served.write_text("served")
+    engine.keep(str(kept), [str(served), str(tmp_path / "absent")], [], "abc")
+    served.unlink()
+    assert engine.put_back(str(kept), [str(served)]) == [str(served)]
+    assert served.read_text() == "served"
+    (kept / engine.RECORD).write_text("{half")
+    assert engine.read_record(str(kept)) == {}
+    assert engine.put_back(str(kept), [str(served)]) == []
+
+
+def test_a_kernel_that_does_not_say_its_boot_has_none(monkeypatch):
+    def refused(*_args, **_more):
+        raise PermissionError
+
+    monkeypatch.setattr("builtins.open", refused)
+    assert engine.boot_id() == ""
