@@ -74,7 +74,7 @@ def laid_out(model: reading.Model, want: wanting.Want, gpu: wanting.Gpu, rules: 
     Raises:
         reading.Unsupported, layout.LayoutError, wanting.WantError: there is no such layout.
     """
-    want = wanting.filled(want, gpu, rules, model.max_position)
+    want = wanting.filled(want, gpu, rules, model.default_length or model.max_position)
     found = speccing.lay_out(model, want, rules, wanting.inflight_tokens(want, rules))
     off = want.disable_hybrid_kv_cache_manager
     if not off and not rules["chunked_groups"] and any(spec.kind == "chunked" for spec in found.specs):
@@ -196,15 +196,19 @@ def plan(
             raise wanting.WantError("mode is %r, expected %s" % (mode, " or ".join(wanting.MODES)))
         rules = ruling.rules_for(str(engine.get("version", "")), engine.get("generation"))
         wish, gpus = wanting.want_of(want or {}), wanting.gpu_of(gpu)
-        model = reading.read_model(config)
+        model = reading.with_limits(reading.read_model(config), rules)
         laid = laid_out(model, wish, gpus, rules)
         if weights_bytes is None and calibration and isinstance(calibration.get(peaking.WEIGHTS_TERM), int):
             weights_bytes = calibration[peaking.WEIGHTS_TERM]
-        held = _weights(laid, tensors, weights_bytes)
-    except (ValueError, TypeError, KeyError) as exc:
+        try:
+            held = _weights(laid, tensors, weights_bytes)
+        except reading.Unsupported as exc:
+            return _refused_by_less(record, laid, gpus, calibration) or _unsupported(record, str(exc))
+        return _planned(record, laid, gpus, held, calibration)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as exc:
         # Every file of someone else's is wrong in its own way: what isn't understood is refused, never half planned.
-        return _unsupported(record, str(exc) if isinstance(exc, ValueError) else "config.json: %r" % exc)
-    return _planned(record, laid, gpus, held, calibration)
+        why = str(exc) if isinstance(exc, ValueError) else "config.json: %r" % exc
+        return _unsupported(_empty(mode, engine), why)
 
 
 def _weights(laid: Laid, tensors: t.Optional[t.Sequence[weighing.Tensor]], known: t.Optional[int]) -> weighing.Weights:
@@ -215,6 +219,24 @@ def _weights(laid: Laid, tensors: t.Optional[t.Sequence[weighing.Tensor]], known
         return weighing.weights(laid.model, tensors, laid.want, laid.rules, "safetensors headers")
     derived = geometry.tensors_of(laid.model, laid.want)
     return weighing.weights(laid.model, derived, laid.want, laid.rules, "config.json")
+
+
+def _refused_by_less(
+    record: Record, laid: Laid, gpu: wanting.Gpu, calibration: t.Optional[peaking.Calibration]
+) -> t.Optional[Record]:
+    """Return the refusal of a model whose text part alone doesn't fit, whatever its encoder weighs; None: it might."""
+    if not laid.model.encoder or laid.model.family.get("weights") == "headers":
+        return None
+    try:
+        derived = geometry.text_tensors(laid.model, laid.want)
+        held = weighing.weights(laid.model, derived, laid.want, laid.rules, "config.json, without the encoder")
+    except reading.Unsupported:
+        return None
+    plan_of_less = _planned(dict(record), laid, gpu, held, calibration)
+    if plan_of_less["fits"]:
+        return None
+    plan_of_less["warnings"].append("The text model alone doesn't fit; what its encoder needs comes on top.")
+    return plan_of_less
 
 
 def _planned(

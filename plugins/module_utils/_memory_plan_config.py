@@ -43,11 +43,24 @@ class Model(t.NamedTuple):
     heads: int
     kv_heads: int
     head_dim: int
-    max_position: t.Optional[int]
+    max_position: t.Optional[int]  # tokens of the longest request that the model takes
     dtype: str
     encoder: bool  # whether it reads images or sound too
     mla: bool
     notes: t.Tuple[str, ...] = ()
+    default_length: t.Optional[int] = None  # tokens of the longest request where nobody says; None: max_position
+
+
+#: More than any model has: what is larger is a broken file, and would be counted out layer by layer.
+MOST_LAYERS = 4096
+MOST = 1 << 40
+
+
+def _bounded(name: str, value: int) -> int:
+    limit = MOST_LAYERS if name.endswith(("_layers", "n_layer")) else MOST
+    if value > limit:
+        raise Unsupported("config.json: %s is %d, expected %d at most" % (name, value, limit))
+    return value
 
 
 def whole(config: Config, *names: str) -> int:
@@ -62,7 +75,7 @@ def whole(config: Config, *names: str) -> int:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise Unsupported("config.json: %s is %r, expected a positive integer" % (name, value))
-        return value
+        return _bounded(name, value)
     raise Unsupported("config.json doesn't say %s" % " or ".join(names))
 
 
@@ -73,7 +86,7 @@ def optional(config: Config, name: str, default: int = 0) -> int:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise Unsupported("config.json: %s is %r, expected an integer" % (name, value))
-    return value
+    return _bounded(name, value)
 
 
 def kv_heads_of(text: Config, heads: int) -> int:
@@ -139,22 +152,59 @@ def dtype_of(config: Config, text: Config) -> str:
     return "bfloat16"
 
 
-def longest_of(text: Config) -> t.Optional[int]:
+#: Where config.json says how long a request may be; the smallest counts.
+LENGTHS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions"),
+    *("max_sequence_length", "max_seq_length", "seq_len"),
+)
+#: Ways of stretching positions after which max_position_embeddings is the stretched length already.
+STRETCHED = ("default", "su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "mrope")
+
+
+def _ropes(text: Config) -> t.List[t.Dict[str, t.Any]]:
+    """Return what config.json says of stretched positions; newer files have it for each kind of layer."""
+    found = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    if not isinstance(found, dict):
+        return []
+    nested = [value for value in found.values() if isinstance(value, dict)]
+    return nested if nested and "rope_type" not in found and "type" not in found else [found]
+
+
+def longest_of(text: Config, yarn_from_original: bool = False) -> t.Optional[int]:
     """Return the longest request that the model itself takes, in tokens; None: it doesn't say.
 
-    Source: ``vllm/config/model.py``, ``_get_and_verify_max_len``. What stretches positions by a plain factor counts.
+    Args:
+        text: the text model's configuration.
+        yarn_from_original: whether YaRN's factor is applied to the length before it, as releases did that didn't yet
+            take max_position_embeddings for the stretched length.
+
+    Source: ``vllm/config/model.py``, ``_get_and_verify_max_len``.
     """
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions")
-    sizes = [text[name] for name in names if isinstance(text.get(name), int) and not isinstance(text[name], bool)]
+    sizes = [text[name] for name in LENGTHS if isinstance(text.get(name), int) and not isinstance(text[name], bool)]
+    stated = text.get("model_max_length")
+    if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0:
+        sizes = [stated]
     if not sizes:
         return None
-    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
-    factor = 1.0
-    if isinstance(rope, dict) and str(rope.get("rope_type", rope.get("type"))) in ("linear", "dynamic"):
-        factor = float(rope.get("factor") or 1.0)
-        if "gemma3" in str(text.get("model_type")):
-            factor = 1.0
-    return int(min(sizes) * factor)
+    longest, factor = float(min(sizes)), 1.0
+    for rope in [] if "gemma3" in str(text.get("model_type")) else _ropes(text):
+        kind = str(rope.get("rope_type", rope.get("type")))
+        original = rope.get("original_max_position_embeddings")
+        if kind == "yarn" and yarn_from_original and isinstance(original, int):
+            longest, factor = float(original), float(rope.get("factor") or 1.0)
+        elif kind not in STRETCHED:
+            factor = float(rope.get("factor") or 1.0)
+    return int(longest * factor)
+
+
+def with_limits(model: Model, rules: t.Mapping[str, t.Any]) -> Model:
+    """Return a model with the longest request, and the one that is taken when nobody says, as a release has them."""
+    longest = longest_of(model.text, bool(rules["yarn_from_original"]))
+    default = None
+    kinds = {str(rope.get("rope_type", rope.get("type"))) for rope in _ropes(model.text)}
+    if rules["longrope_default"] and "longrope" in kinds:
+        default = optional(model.text, "original_max_position_embeddings") or None
+    return model._replace(max_position=longest, default_length=default)
 
 
 def read_model(config: Config) -> Model:

@@ -43,6 +43,9 @@ Rule = t.Dict[str, t.Any]
 #: actual_*: the same for what the capture then takes.
 #: non_torch_one, non_torch_many: GiB that isn't PyTorch's, on one GPU, and on each of two; non_torch_four: and more on
 #:   each of four and up.
+#: yarn_from_original: whether YaRN's factor is applied to the length before it rather than taken to be in
+#:   max_position_embeddings. longrope_default: whether LongRoPE's short length is the default of max_model_len.
+#: checkpoint_kv: whether a checkpoint's own type of cache is taken where the flag is auto. nvfp4_kv: or in 4 bits.
 #: moe_wide: whether narrow experts' outputs are held beside their inputs in the profile run.
 ROWS: t.Tuple[t.Tuple[str, Rule], ...] = (
     (
@@ -72,6 +75,10 @@ ROWS: t.Tuple[t.Tuple[str, Rule], ...] = (
             "non_torch_many": 0.50,
             "non_torch_four": 0.0,
             "moe_wide": False,
+            "yarn_from_original": True,
+            "longrope_default": False,
+            "checkpoint_kv": False,
+            "nvfp4_kv": False,
             "default_seqs_small": 256,
             "default_tokens_small": 2048,
             "default_tokens_160": 8192,
@@ -80,9 +87,10 @@ ROWS: t.Tuple[t.Tuple[str, Rule], ...] = (
     ),
     ("0.8.0", {"engine": "V1", "tokens": "groups", "sampler_k": 38.0}),
     ("0.10.0", {"non_torch_many": 0.55}),
+    ("0.11.0", {"longrope_default": True}),
     ("0.13.0", {"group_threshold": 1.25}),
     ("0.14.0", {"chunked_groups": True}),
-    ("0.15.0", {"check": "groups", "mamba_all": True, "non_torch_many": 1.0}),
+    ("0.15.0", {"check": "groups", "mamba_all": True, "non_torch_many": 1.0, "checkpoint_kv": True}),
     (
         "0.17.0",
         {"sampler_k": 14.5, "non_torch_one": 0.25, "non_torch_many": 2.07, "non_torch_four": 0.10, "moe_wide": True},
@@ -90,6 +98,7 @@ ROWS: t.Tuple[t.Tuple[str, Rule], ...] = (
     ("0.18.0", {"group_threshold": 1.50, "mxfp4_padding": (128, 256)}),
     ("0.20.0", {"utilisation": 0.92, "graphs_in_budget": True}),
     ("0.21.0", {"tokens": "concurrency"}),
+    ("0.22.0", {"nvfp4_kv": True}),
     (
         "0.26.0",
         {
@@ -104,7 +113,7 @@ ROWS: t.Tuple[t.Tuple[str, Rule], ...] = (
     ("0.27.0", {"mla_alignment": 128}),
     ("0.28.0", {"default_tokens_160": 16384}),
     ("0.29.0", {"null_block": True, "mamba_checkpoints": ("mamba2",)}),
-    ("0.30.0", {"mamba_all": False}),
+    ("0.30.0", {"mamba_all": False, "yarn_from_original": False}),
 )
 
 VERSION = re.compile(r"^v?(\d+)\.(\d+)(?:\.(\d+))?")
@@ -174,8 +183,11 @@ def batch_defaults(
 ) -> t.Tuple[int, int]:
     """Return ``(max_num_batched_tokens, max_num_seqs)`` that ``vllm serve`` takes when nobody says.
 
-    Source: ``vllm/engine/arg_utils.py``, ``get_batch_defaults``. An A100 is left out of the large ones on purpose.
+    Source: ``vllm/engine/arg_utils.py``, ``get_batch_defaults``. An A100 is left out of the large ones on purpose; the
+    V0 engine had one pair for all.
     """
+    if rules["engine"] == "V0":
+        return 2048, 256
     if accelerator == "cpu":
         return 2048 * world_size, 128 * world_size
     if total_bytes >= 160 * GIB:

@@ -40,23 +40,35 @@ def model_bytes(model: Model, want: Want) -> int:
     return DTYPE_BYTES[name]
 
 
-def _quantisation_kv(model: Model) -> t.Optional[str]:
-    """Return the cache's type that the checkpoint's quantisation asks for; only ModelOpt's and scales of others do."""
+def _quantisation_kv(model: Model, rules: Rule) -> t.Optional[str]:
+    """Return the cache's type that the checkpoint's quantisation asks for, as a release takes it; None: none.
+
+    Source: ``vllm/utils/torch_utils.py``, ``get_kv_cache_quant_algo_string``, for ModelOpt's checkpoints;
+    ``vllm/model_executor/layers/attention/attention.py`` for those of compressed-tensors, whose scheme has 8 bits.
+    """
     quant: t.Dict[str, t.Any] = model.config.get("quantization_config") or model.text.get("quantization_config") or {}
+    if not rules["checkpoint_kv"] or not isinstance(quant, dict):
+        return None
+    method = str(quant.get("quant_method", "")).lower()
+    if method.replace("_", "-") == "compressed-tensors":
+        return "fp8" if quant.get("kv_cache_scheme") else None
+    if not method.startswith("modelopt"):
+        return None
     nested = quant.get("quantization")
     inner: t.Dict[str, t.Any] = nested if isinstance(nested, dict) else quant
     scheme = inner.get("kv_cache_scheme") or quant.get("kv_cache_scheme")
     scheme = scheme or inner.get("kv_cache_quant_algo") or quant.get("kv_cache_quant_algo")
     if isinstance(scheme, dict):
-        if scheme.get("num_bits") == 8 and scheme.get("type", "float") == "float" and scheme.get("dynamic") is not True:
+        floats = scheme.get("type") == "float"
+        if floats and scheme.get("num_bits") == 8 and scheme.get("dynamic") is False:
             return "fp8"
-        raise Unsupported("kv_cache_scheme %r is not known to the planner" % (scheme,))
-    if isinstance(scheme, str):
-        return {"fp8": "fp8", "fp8_e4m3": "fp8"}.get(scheme.lower())
-    return None
+        scheme = "nvfp4" if floats and scheme.get("num_bits") == 4 else None
+    if isinstance(scheme, str) and scheme.lower() == "nvfp4" and rules["nvfp4_kv"]:
+        return "nvfp4"
+    return "fp8" if isinstance(scheme, str) and scheme.lower() == "fp8" else None
 
 
-def kv_dtype_of(model: Model, want: Want) -> t.Tuple[str, int]:
+def kv_dtype_of(model: Model, want: Want, rules: Rule) -> t.Tuple[str, int]:
     """Return the name of the cache's type and the bytes of an element.
 
     Raises:
@@ -64,9 +76,11 @@ def kv_dtype_of(model: Model, want: Want) -> t.Tuple[str, int]:
     """
     name = want.kv_cache_dtype
     if name == "auto":
-        name = _quantisation_kv(model) or "auto"
+        name = _quantisation_kv(model, rules) or "auto"
     if name == "auto":
         return "auto", model_bytes(model, want)
+    if model.family["layout"] == "mla_sparse" and name.startswith("fp8"):
+        name = "fp8_ds_mla"  # what the sparse kernels of Hopper take in place of plain 8 bits
     if name in MLA_PACKED and model.mla:
         return name, 1
     if name not in KV_BYTES:
@@ -182,7 +196,7 @@ def lay_out(model: Model, want: Want, rules: Rule, inflight_tokens: int) -> Laid
         Unsupported: something that isn't known, or can't be cut into that many ranks.
     """
     tp = want.tensor_parallel_size
-    kv = kv_dtype_of(model, want)
+    kv = kv_dtype_of(model, want, rules)
     notes = list(model.notes)
     exact = not notes
     block = want.block_size or (128 if want.accelerator == "cpu" else 16)

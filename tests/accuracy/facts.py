@@ -115,7 +115,18 @@ def quantisation(record: Record) -> t.Optional[t.Dict[str, t.Any]]:
         return {"quant_method": "modelopt", "quant_algo": "NVFP4"}
     if method == "fp8" and "fp8" in str(record.get("model", "")).lower():
         return {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    if method and method not in ("fp8", "none", "null"):
+        # What isn't known is said to the planner as it is, and not taken for 16 bits.
+        return {"quant_method": method}
     return None
+
+
+def same_method(stored: t.Mapping[str, t.Any], own: t.Any) -> bool:
+    """Whether a checkpoint's own quantization_config is what a record's words stand for; it says more than they do."""
+    if not isinstance(own, dict):
+        return False
+    methods = [str(one.get("quant_method", "")).lower().split("-")[0].split("_")[0] for one in (stored, own)]
+    return methods[0] == methods[1]
 
 
 def case_of(record: Record, models: t.Mapping[str, t.Any]) -> Case:
@@ -137,7 +148,8 @@ def case_of(record: Record, models: t.Mapping[str, t.Any]) -> Case:
     if config is not None:
         stored = quantisation(record)
         if stored:
-            config["quantization_config"] = stored
+            if not same_method(stored, config.get("quantization_config")):
+                config["quantization_config"] = stored
         elif record.get("quantization") == "fp8" and not config.get("quantization_config"):
             want["quantization"] = "fp8"
         elif not record.get("quantization") and config.get("quantization_config") and record.get("config"):
