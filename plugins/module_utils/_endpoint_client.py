@@ -69,6 +69,14 @@ class Answer(t.NamedTuple):
             return None
 
 
+class Reply(t.NamedTuple):
+    """How a streamed request was answered: status, and what a refusal says; its header Retry-After."""
+
+    status: int
+    text: str
+    retry_after: str
+
+
 class Stream(t.NamedTuple):
     """A streamed answer: status, text pieces with their arrival in seconds since the request, how it ended."""
 
@@ -291,6 +299,43 @@ class Connection:
                 self.http.close()
             return Answer(response.status, response.headers.get_content_type(), text)
 
+    def events(
+        self,
+        path: str,
+        *,
+        api_key: str,
+        body: t.Mapping[str, t.Any],
+        seconds: float,
+        each: t.Callable[[float, bytes], None],
+    ) -> Reply:
+        """Send one request whose answer streams, and hand over each event as it comes.
+
+        Args:
+            path, api_key, body: the request.
+            seconds: limit of all of it.
+            each: called with the seconds since the request and the event's data, ``[DONE]`` included.
+
+        Raises:
+            Failure: of kind ``tls``, ``timeout`` or ``protocol``, also when the stream is cut.
+        """
+        started = time.monotonic()
+        with _failures():
+            response = self._send("POST", path, api_key, body, seconds)
+            if response.status != 200:
+                text = response.read(BODY_LIMIT).decode("utf-8", "replace")
+                return Reply(response.status, text, str(response.headers.get("Retry-After") or ""))
+            for _line in range(STREAM_LINES_LIMIT):
+                left = seconds - (time.monotonic() - started)
+                if left <= 0:
+                    raise Failure("timeout", "the stream didn't end in %s s" % seconds)
+                self.raw.settimeout(left)
+                line = response.readline(BODY_LIMIT)
+                if not line:
+                    break
+                if line.startswith(b"data:"):
+                    each(time.monotonic() - started, line[len(b"data:") :].strip())
+        return Reply(200, "", "")
+
     def stream(self, path: str, *, api_key: str, body: t.Mapping[str, t.Any], seconds: float) -> Stream:
         """Send one chat request that streams, and note when each piece of text arrives.
 
@@ -299,34 +344,23 @@ class Connection:
         """
         started = time.monotonic()
         pieces: t.List[t.Tuple[float, str]] = []
-        done = False
-        error = ""
-        with _failures():
-            response = self._send("POST", path, api_key, body, seconds)
-            if response.status != 200:
-                text = response.read(BODY_LIMIT).decode("utf-8", "replace")
-                return Stream(response.status, [], False, text[:300], time.monotonic() - started)
-            for _line in range(STREAM_LINES_LIMIT):
-                left = seconds - (time.monotonic() - started)
-                if left <= 0:
-                    raise Failure("timeout", "the stream didn't end in %s s" % seconds)
-                self.raw.settimeout(left)
-                line = response.readline(BODY_LIMIT)
-                now = time.monotonic() - started
-                if not line:
-                    break
-                if not line.startswith(b"data:"):
-                    continue
-                data = line[len(b"data:") :].strip()
-                if data == b"[DONE]":
-                    done = True
-                    continue
-                done = False
-                piece, said = read_event(data)
-                error = error or said
-                if piece:
-                    pieces.append((now, piece))
-        return Stream(200, pieces, done, error, time.monotonic() - started)
+        ends: t.List[bool] = [False]
+        errors: t.List[str] = []
+
+        def each(now: float, data: bytes) -> None:
+            ends.append(data == b"[DONE]")
+            if ends[-1]:
+                return
+            piece, said = read_event(data)
+            if said:
+                errors.append(said)
+            if piece:
+                pieces.append((now, piece))
+
+        reply = self.events(path, api_key=api_key, body=body, seconds=seconds, each=each)
+        if reply.status != 200:
+            return Stream(reply.status, [], False, reply.text[:300], time.monotonic() - started)
+        return Stream(200, pieces, ends[-1], errors[0] if errors else "", time.monotonic() - started)
 
 
 def read_event(data: bytes) -> t.Tuple[str, str]:

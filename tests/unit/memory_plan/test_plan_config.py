@@ -69,7 +69,7 @@ EIGHT_BITS = {"num_bits": 8, "type": "float", "dynamic": False}
         ({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}, ("auto", "fp8", "fp8")),
         (
             {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "NVFP4"},
-            ("auto", "auto", "refused"),
+            ("auto", "auto", "none"),
         ),
         ({"quant_method": "fp8", "kv_cache_scheme": EIGHT_BITS}, ("auto", "auto", "auto")),
         (
@@ -89,7 +89,7 @@ def test_the_checkpoints_own_type_of_cache_counts_since_a_release(
     found = []
     for version in releases:
         plan = made(dict(SMALL, quantization_config=stored), version)
-        found.append(plan["kv"]["dtype"] if plan["confidence"] != "unsupported" else "refused")
+        found.append(plan["kv"]["dtype"] if plan["confidence"] != "unsupported" else "none")
     assert tuple(found) == dtypes
 
 
