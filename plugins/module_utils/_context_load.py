@@ -4,8 +4,8 @@
 # This module_util is private to the collection.
 """One load on an endpoint: so many requests of so many tokens at the same time, and whether they really ran together.
 
-A prompt is a list of token numbers, so its length is exact; each is drawn anew, so that no cache of prefixes serves it.
-An engine short of KV cache doesn't refuse: it lets requests wait, or takes one's cache away and computes it again later.
+A prompt is a list of token numbers, so its length is exact; each is drawn anew, and no cache of prefixes serves it. An
+engine short of KV cache doesn't refuse: it lets requests wait, or takes one's cache away and computes it again later.
 Both are seen in when tokens arrive.
 """
 
@@ -175,7 +175,7 @@ class Loader:
         self.context = context
         self.identity = identity
         self.settings = settings
-        self.chance = random.Random()
+        self.chance = random.SystemRandom()
 
     def one(self, prompt: t.Sequence[int], answer: int, began: float) -> One:
         """Send one request and read it to its end; nothing is raised."""
