@@ -1,7 +1,7 @@
 # Copyright (c) 2026 gpufleet.llm maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""context_probe against a small engine behind mutual TLS that has a cache of so many tokens, and misbehaves on demand."""
+"""context_probe against a small engine behind mutual TLS that has a cache of so many tokens, and misbehaves."""
 
 from __future__ import annotations
 
