@@ -132,7 +132,7 @@ def kv_record(laid: Laid, blocks: int, low: int, high: int, limit: int) -> Recor
         return layout.capacity(laid.groups, count, length, request, rules).tokens
 
     one = layout.capacity(laid.groups, blocks, length, request, rules)
-    usable = layout.usable_bytes(blocks * laid.block_bytes, laid.block_bytes, rules)
+    usable = layout.request_blocks(blocks, rules) * laid.block_bytes
     longest = layout.largest_length(laid.groups, usable, limit, request, rules)
     record: Record = {
         "bytes_per_token": _attention_bytes(laid),
@@ -153,7 +153,7 @@ def kv_record(laid: Laid, blocks: int, low: int, high: int, limit: int) -> Recor
     }
     users = want.concurrent_users
     if users:
-        share = blocks // users * laid.block_bytes
+        share = layout.request_blocks(blocks, rules) // users * laid.block_bytes
         record["context_for_users"] = layout.largest_length(laid.groups, share, limit, request, rules)
     return record
 
@@ -233,7 +233,9 @@ def _refused_by_less(
     except reading.Unsupported:
         return None
     plan_of_less = _planned(dict(record), laid, gpu, held, calibration)
-    if plan_of_less["fits"]:
+    # What is needed outside the budget is an estimate with its own head-room; it refuses nothing for sure.
+    plan_of_less["errors"] = [line for line in plan_of_less["errors"] if not line.startswith("outside the budget")]
+    if not plan_of_less["errors"]:
         return None
     plan_of_less["warnings"].append("The text model alone doesn't fit; what its encoder needs comes on top.")
     return plan_of_less

@@ -129,7 +129,8 @@ def _users(laid: Laid, record: Record) -> t.List[str]:
         return []
     length = laid.want.expected_tokens or laid.want.max_model_len
     needed = layout.blocks_per_request(laid.groups, length, laid.laid.request)
-    have = record["kv"]["num_blocks"] // needed if needed else 0
+    blocks = layout.request_blocks(record["kv"]["num_blocks"], laid.rules)
+    have = blocks // needed if needed else 0
     if have >= users:
         return []
     return [
@@ -139,7 +140,7 @@ def _users(laid: Laid, record: Record) -> t.List[str]:
             length,
             users * needed,
             gib(users * needed * laid.block_bytes),
-            record["kv"]["num_blocks"],
+            blocks,
             have,
         )
     ]

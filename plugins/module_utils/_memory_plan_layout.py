@@ -275,6 +275,14 @@ def usable_bytes(available: int, block_bytes: int, rules: Rule) -> int:
     return available - block_bytes if rules["null_block"] else available
 
 
+def request_blocks(blocks: int, rules: Rule) -> int:
+    """Return the blocks that requests get: the engine keeps one for itself, whatever its check at the start counts.
+
+    Source: ``vllm/v1/core/block_pool.py``, the null block.
+    """
+    return blocks if rules["engine"] == "V0" else max(0, blocks - 1)
+
+
 def capacity(groups: t.Sequence[Group], num_blocks: int, max_model_len: int, request: Request, rules: Rule) -> Capacity:
     """Return tokens and concurrency of a pool of ``num_blocks``, as this version prints them."""
     if not groups:
