@@ -26,8 +26,9 @@ class ActionModule(ActionBase):
     def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
         result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
         _validated, args = self.validate_argument_spec(argument_spec=probing.ARGUMENT_SPEC)
-        result.update(changed=False, skipped_load=bool(self._task.check_mode), findings=[], measurement=None)
+        result.update(changed=False, skipped_load=bool(self._task.check_mode), measurement=None)
         if self._task.check_mode:
+            result.update(probing.verdict(args["findings"]))
             result["msg"] = "check mode: no load is put on %s" % args["model"]
             return result
         try:

@@ -19,6 +19,12 @@ from ansible_collections.gpufleet.llm.plugins.module_utils._endpoint_client impo
     make_context,
 )
 from ansible_collections.gpufleet.llm.plugins.module_utils._endpoint_probe import redact
+from ansible_collections.gpufleet.llm.plugins.module_utils._finding import (
+    Finding,
+    describe,
+    refusal_message,
+    refusals,
+)
 
 ARGUMENT_SPEC: t.Dict[str, t.Any] = {
     "model": {"type": "str", "required": True},
@@ -30,6 +36,7 @@ ARGUMENT_SPEC: t.Dict[str, t.Any] = {
     "client_key": {"type": "str", "required": True, "no_log": True},
     "client_api_key": {"type": "str", "required": True, "no_log": True},
     "concurrency": {"type": "int", "default": 1},
+    "findings": {"type": "list", "elements": "dict", "default": []},
     "planned_tokens": {"type": "int", "no_log": False},
     "engine_tokens": {"type": "int", "no_log": False},
     "previous_tokens": {"type": "int", "no_log": False},
@@ -113,7 +120,7 @@ def check(params: t.Mapping[str, t.Any]) -> None:
 
 
 def probe(params: t.Mapping[str, t.Any], say: t.Callable[[str], None]) -> t.Dict[str, t.Any]:
-    """Return ``{findings, measurement}`` of one endpoint.
+    """Return ``{findings, ok, summary, refusal, measurement}`` of one endpoint.
 
     Args:
         params: as in :data:`ARGUMENT_SPEC`.
@@ -159,4 +166,14 @@ def probe(params: t.Mapping[str, t.Any], say: t.Callable[[str], None]) -> t.Dict
         raise ProbeError(redact(str(stopped), secrets), levels) from stopped
     findings = searching.decide(params["model"], concurrency, found, bounds, planned, engine)
     made = searching.measurement(concurrency, found, bounds, planned, engine)
-    return {"findings": redact(findings, secrets), "measurement": redact(made, secrets)}
+    return dict(verdict(list(params["findings"]) + redact(findings, secrets)), measurement=redact(made, secrets))
+
+
+def verdict(findings: t.Sequence[Finding]) -> t.Dict[str, t.Any]:
+    """Return findings with what they come to: ``{findings, ok, summary, refusal}``."""
+    return {
+        "findings": list(findings),
+        "ok": not refusals(findings),
+        "summary": [("%s" if found["ok"] else "NOT: %s") % describe(found) for found in findings],
+        "refusal": refusal_message(findings, "The measured context"),
+    }

@@ -334,3 +334,37 @@ def keep_copy(receipt: Receipt, directory: str, host: str, write: bool) -> bool:
         if write:
             os.unlink(failed)
     return changed
+
+
+class NoReceipt(Exception):
+    """There is no receipt to add a measurement to."""
+
+
+def add_measurement(path: str, name: str, subject: str, value: t.Any, when: datetime.datetime, write: bool) -> Change:
+    """Add a measurement to the receipt that is there; the stable part, and so what it proves, stays as it is.
+
+    Args:
+        path: the receipt.
+        name: kind of the measurement.
+        subject: what was measured, a model for one.
+        value: a mapping that JSON holds; ``when`` is added to it.
+        when: time of the measurement, UTC.
+        write: false to only say what would be done.
+
+    Raises:
+        NoReceipt: there is none, or it isn't one.
+    """
+    text = read_text(path)
+    receipt = parse(text)
+    if receipt is None:
+        raise NoReceipt(path)
+    measurements = dict(receipt.get("measurements") or {})
+    before = measurements.get(name)
+    subjects = dict(before) if isinstance(before, dict) else {}
+    subjects[subject] = dict(value, when=when.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    measurements[name] = subjects
+    receipt["measurements"] = measurements
+    after = render(receipt)
+    if write:
+        write_text(path, after)
+    return Change(True, path, text or "", after, receipt)

@@ -150,8 +150,8 @@ def main() -> None:
     text, properties = _startup_info.read_startup(LocalRunner(), "vllm@%s.service" % instance)
     if properties.get("ActiveState") != "active":
         module.fail_json(
-            msg="vllm@%s.service: found %s, expected active. Remedy: start it; there is nothing to measure of an engine "
-            "that isn't running." % (instance, properties.get("ActiveState") or "no such unit")
+            msg="vllm@%s.service: found %s, expected active. Remedy: start it; nothing is to be measured of "
+            "what does not run." % (instance, properties.get("ActiveState") or "no such unit")
         )
     measured = _startup_info.measure(text, ask_metrics(instance))
     engine = {"name": "vllm", "version": measured["vllm_version"] or params["engine_version"]}

@@ -71,6 +71,11 @@ options:
     description: Requests at the same time.
     type: int
     default: 1
+  findings:
+    description: What was found before, M(gpufleet.llm.context_plan) for one; they come first in RV(findings).
+    type: list
+    elements: dict
+    default: []
   planned_tokens:
     description: Tokens of each of them by the memory plan, to compare with.
     type: int
@@ -144,6 +149,19 @@ findings:
   returned: always
   type: list
   elements: dict
+ok:
+  description: Whether every finding of severity C(error) holds.
+  returned: always
+  type: bool
+summary:
+  description: The findings as lines for a person.
+  returned: always
+  type: list
+  elements: str
+refusal:
+  description: All findings that failed as one message, empty when none did.
+  returned: always
+  type: str
 measurement:
   description:
     - What was measured, with C(concurrency), C(served_tokens), C(not_served_tokens) (null where the longest request is

@@ -227,3 +227,30 @@ def test_the_script_prints_the_summary(root: pathlib.Path, tmp_path: pathlib.Pat
     assert done.stdout.splitlines() == _receipt.summary_lines(make())
     receipt.write_text("{")
     assert subprocess.run([*script, str(receipt)], capture_output=True, check=False).returncode == 1
+
+
+def test_a_measurement_joins_the_receipt_and_changes_nothing_it_proves(place: Place) -> None:
+    place.keep(make())
+    first = {"served_tokens": 900}
+    said = _receipt.add_measurement(str(place.path), "context", "llm", first, START, write=False)
+    assert "served_tokens" in said.after and "served_tokens" not in place.path.read_text()
+    for subject in ("llm", "other"):
+        _receipt.add_measurement(str(place.path), "context", subject, first, START, write=True)
+    _receipt.add_measurement(str(place.path), "context", "llm", {"served_tokens": 800}, START, write=True)
+    kept = json.loads(place.path.read_text())
+    assert kept["measurements"]["context"]["llm"] == {"served_tokens": 800, "when": "2000-01-01T00:00:00Z"}
+    assert set(kept["measurements"]["context"]) == {"llm", "other"}
+    assert kept["measurements"]["read_rate"] == GIVEN["measurements"]["read_rate"]
+    assert not place.keep(make(60)).changed, "the same deployment proved again keeps its measurements"
+    assert place.keep(make(90, release="2000.02.0")).changed
+    assert "context" not in json.loads(place.path.read_text())["measurements"], "another deployment begins without"
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"schema": 99}'])
+def test_a_measurement_needs_a_receipt(place: Place, text: str | None) -> None:
+    if text is not None:
+        place.path.parent.mkdir()
+        place.path.write_text(text)
+    with pytest.raises(_receipt.NoReceipt):
+        _receipt.add_measurement(str(place.path), "context", "llm", {}, START, write=True)
+    assert place.path.exists() is (text is not None)
