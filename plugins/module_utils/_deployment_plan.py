@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # This module_util is private to the collection.
-"""The memory plans of all that a host serves, from an inventory's models. Pure: what was read is given.
+"""The memory plans of all that a host serves, from an inventory's models. Pure, but for reading what is placed.
 
 ``gpu_preflight`` refuses by it before a byte is downloaded, the role ``vllm`` takes its memory flags from it, and
 ``plan_fleet`` prints it: one function, so that all three say the same.
@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import typing as t
 
 from ansible_collections.gpufleet.llm.plugins.module_utils import _calibration as calibrating
@@ -25,6 +27,7 @@ from ansible_collections.gpufleet.llm.plugins.module_utils._preflight import ENG
 Record = t.Dict[str, t.Any]
 
 SCHEMA = 1
+PLAN_FILE = "plan.json"
 MODES = ("pin", "estimate", "off")
 ENGINE = "vllm"
 #: Arguments that the plan gives the engine, unless the inventory has them.
@@ -35,6 +38,7 @@ ARGUMENTS = (
     "max-num-seqs",
 )
 CPU = "cpu"
+KV_CACHE_BYTES = 1 << 30
 
 
 class Host(t.NamedTuple):
@@ -43,7 +47,7 @@ class Host(t.NamedTuple):
     accelerator: str
     gpus: t.Optional[t.Sequence[Record]]  # as _deployment_gpus makes them; None: nobody could read them
     why_no_gpus: str = ""
-    kv_cache_bytes: int = 1 << 30  # of each engine, on a CPU
+    kv_cache_bytes: int = KV_CACHE_BYTES  # of each engine, on a CPU
     memory_bytes: int = 0  # of a CPU host; 0: not known
 
 
@@ -165,7 +169,7 @@ def _nothing(name: str, model: str, mode: str, why: str, kind: str) -> Record:
         "plan": None,
         "arguments": {},
         "contradictions": [],
-        "document": None,
+        "document": {"schema": SCHEMA, "instance": name, "mode": mode, "state": kind, "why": why},
         "kept": False,
         "calibrated": False,
     }
@@ -263,8 +267,7 @@ def _plan(
     made.update(plan=plan, gpus=asked.places if host.accelerator != CPU else [], calibrated=bool(terms), kept=stays)
     made["users"] = int(want.get("concurrent_users") or 1)
     if plan["confidence"] == "unsupported":
-        made.update(state="unsupported", why="; ".join(plan["errors"]))
-        return made
+        return dict(_nothing(asked.name, asked.model, asked.mode, "; ".join(plan["errors"]), "unsupported"), plan=plan)
     if host.accelerator != CPU and not stays:
         free = {key: value for key, value in want.items() if key not in _SIZES}
         roomy = plan if len(free) == len(want) else reading.plan_model(found, gpu, engine, free, "pin", terms)
@@ -349,3 +352,23 @@ def plan_host(
         alone = {text for one in placed for text in one["plan"]["errors"]}
         placement["errors"] = [text for text in placement["errors"] if text not in alone]
     return {"instances": instances, "placement": placement}
+
+
+def read_placed(directory: str, models: t.Sequence[t.Mapping[str, t.Any]]) -> t.Dict[str, Record]:
+    """Return the plans that are placed on this machine, by instance; what can't be read is made anew.
+
+    Args:
+        directory: with ``INSTANCE/plan.json`` below it; empty: there are none.
+        models: the inventory's.
+    """
+    found: t.Dict[str, Record] = {}
+    for model in models if directory else ():
+        name = "%s-%s" % (model.get("name"), model.get("slot", "a"))
+        try:
+            with open(os.path.join(directory, name, PLAN_FILE), encoding="utf-8") as handle:
+                made = json.load(handle)
+        except (OSError, ValueError):
+            continue
+        if isinstance(made, dict) and isinstance(made.get("arguments"), dict) and made.get("inputs"):
+            found[name] = made
+    return found

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import typing as t
 
@@ -134,20 +135,28 @@ def plan(
     *,
     api_key: t.Optional[str] = None,
     defaults: t.Optional[t.Mapping[str, t.Any]] = None,
+    accelerator: str = "",
     models_dir: str = "/var/lib/gpufleet/models",
     drain_seconds: int = 60,
     paths: t.Optional[t.Mapping[str, str]] = None,
+    memory: t.Optional[t.Sequence[t.Mapping[str, t.Any]]] = None,
 ) -> t.Dict[str, t.Any]:
     """Return ``{instances, names, refusal}`` for the models that this engine serves.
 
     Args:
         models: the inventory's models; those of another engine are left out.
         api_key: the operator's key, or None to have one made on the host.
-        defaults: configuration that the accelerator needs unless a model says otherwise.
+        defaults: configuration that is needed unless a model says otherwise; None: what the accelerator needs.
+        accelerator: ``cpu`` or ``cuda``.
         models_dir: where the models are on the host.
         drain_seconds: how long running requests may take to end after a stop.
         paths: resolved directory by model name; a model without one is named by its ``current`` link.
+        memory: the instances' memory plans, ``instances`` of the module ``memory_plan``. Their arguments are taken
+            where a model's ``engine_config`` doesn't have them.
     """
+    planned = {str(one["name"]): one for one in memory or ()}
+    if defaults is None:
+        defaults = ACCELERATOR_DEFAULTS.get(accelerator, {})
     findings: t.List[_finding.Finding] = []
     if api_key is not None:
         fault = api_key_fault(api_key)
@@ -184,12 +193,17 @@ def plan(
             continue
         link = "%s/%s/current" % (models_dir, model["name"])
         path = (paths or {}).get(model["name"], link)
+        config = engine_config(model, path, defaults, drain_seconds)
+        one = planned.get(name) or {}
         instances.append(
             {
                 "name": name,
                 "model": model["name"],
                 "model_link": link,
-                "config": engine_config(model, path, defaults or {}, drain_seconds),
+                "config": dict(one.get("arguments") or {}, **config),
+                # Where the inventory places it; elsewhere the engine takes the first GPUs by itself.
+                "gpus": model.get("gpus") or [],
+                "memory": one.get("document") or {},
             }
         )
     refusal = _finding.refusal_message(findings, "The vllm role")
@@ -240,4 +254,7 @@ def files(
             (drop_ins + "/20-accelerator.conf", "20-accelerator.conf.j2"),
         ):
             entries.append(dict(root, dest=dest, template=template, vars=variables, mode="0644"))
+        if instance.get("memory"):
+            text = json.dumps(instance["memory"], indent=2, sort_keys=True) + "\n"
+            entries.append(dict(root, dest=own + "/plan.json", content=text, mode="0644"))
     return {"directories": directories, "files": entries}

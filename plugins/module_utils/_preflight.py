@@ -10,11 +10,13 @@ yields nothing becomes one finding that's ok, so that a receipt shows what was l
 
 from __future__ import annotations
 
+import contextlib
 import re
 import typing as t
 
 from ansible_collections.gpufleet.llm.plugins.module_utils import _host_proc
 from ansible_collections.gpufleet.llm.plugins.module_utils._finding import Finding, finding
+from ansible_collections.gpufleet.llm.plugins.module_utils._memory_plan_flags import whole_number
 from ansible_collections.gpufleet.llm.plugins.module_utils._preflight_source import dtype_bytes
 
 GIB = 1024**3
@@ -554,6 +556,9 @@ def memory_of_model(
         return None
     stored = dtype_bytes(facts.get("stored_dtype")) or 2
     served = dtype_bytes(_engine_config(model).get("dtype")) or stored
+    given = {str(key).replace("_", "-"): value for key, value in _engine_config(model).items()}
+    with contextlib.suppress(ValueError, TypeError):
+        kv_cache_bytes = int(whole_number("kv_cache_memory_bytes", given.get("kv-cache-memory-bytes", kv_cache_bytes)))
     return {
         "weights": int(size * max(1.0, served / stored)),
         "kv_cache": kv_cache_bytes,

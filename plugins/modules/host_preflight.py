@@ -12,6 +12,9 @@ description:
   - Reads the host once (platform, kernel, systemd, Python, C library, CPU, memory, disks with their measured
     sequential read rate, ports, clock),
     holds it and the inventory against the release, and fails with B(all) reasons at once.
+  - Of each model it reads C(config.json) and the headers of the weights on the control node, a few kilobytes where they
+    come over a network, and refuses what doesn't fit into the host's GPUs or its KV cache before anything is
+    downloaded, with what would make it fit.
   - What is only worth saying comes as a warning.
   - It changes nothing. To measure the read rate it may write at most 64 MiB into a file that has no name, for at most
     half a second. In check mode
@@ -20,6 +23,9 @@ version_added: 0.1.0
 author:
   - gpufleet.llm maintainers (!UNKNOWN)
 attributes:
+  action:
+    support: full
+    description: Models are read and planned on the controller.
   check_mode:
     support: full
     description: Does the same in check mode, except that the read rate is then only measured by reading a file that's
@@ -39,7 +45,8 @@ options:
   models:
     description: The models to serve, as in C(gpufleet_models). Keys used are C(name), C(slot), C(engine), C(port),
       C(source), C(revision), C(manifest),
-      C(manifest_file), C(context_length), C(engine_config) and C(size_bytes); others are left alone.
+      C(manifest_file), C(context_length), C(engine_config), C(concurrent_users), C(gpus), C(memory_plan) and
+      C(size_bytes); others are left alone.
     type: list
     elements: dict
     required: true
@@ -53,6 +60,37 @@ options:
     type: list
     elements: dict
     required: true
+  memory_plan:
+    description:
+      - What is planned of models that don't say; V(pin) sets the size of the KV cache, V(estimate) has the engine size
+        it, V(off) plans nothing.
+    type: str
+    choices: [pin, estimate, "off"]
+    default: pin
+  gpus:
+    description: GPUs that the inventory declares, for a host whose driver isn't there yet. Read ones count before them.
+    type: list
+    elements: dict
+    default: []
+  plan_dir:
+    description: Directory of the plans that are placed, with C(INSTANCE/plan.json) below it.
+    type: path
+    default: /etc/gpufleet/vllm
+  calibration_dir:
+    description: Where M(gpufleet.llm.vllm_startup_info) keeps what starts on this host measured.
+    type: path
+    default: /var/lib/gpufleet/calibration
+  cache_dir:
+    description: Directory on the control node for headers that came over a network. Empty keeps none.
+    type: str
+    default: ""
+  hf_endpoint:
+    description: Base URL of the hub.
+    type: str
+    default: https://huggingface.co
+  hf_token:
+    description: A token that may read the hub's repositories. It stays on the control node.
+    type: str
   reserved_clients:
     description: Names the collection uses for clients of its own.
     type: list
@@ -164,17 +202,30 @@ record:
       description: Whether the clock is synchronised, null where the host can't say.
       type: dict
     gpu:
-      description: Null; what is read of GPUs goes here.
+      description: C(driver) and C(gpus) as M(gpufleet.llm.gpu_info) returns them; null on a CPU host.
       type: dict
+memory:
+  description: What M(gpufleet.llm.memory_plan) returns for the models, C(instances) and C(placement). Returned on
+    failure as well, unless the inventory itself is refused.
+  returned: when planned
+  type: dict
 """
 
 import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llm.plugins.module_utils import _host_disk, _preflight, _receipt
+from ansible_collections.gpufleet.llm.plugins.module_utils import (
+    _calibration,
+    _deployment_plan,
+    _host_disk,
+    _preflight,
+    _receipt,
+)
 from ansible_collections.gpufleet.llm.plugins.module_utils._finding import describe, refusal_message, warnings
+from ansible_collections.gpufleet.llm.plugins.module_utils._gpu_info import LIBRARY_PATH, read_gpu_info
 from ansible_collections.gpufleet.llm.plugins.module_utils._host_read import LocalHost, read_host
+from ansible_collections.gpufleet.llm.plugins.module_utils._runner import LocalRunner
 
 WANTED_KEYS = (
     "release",
@@ -201,6 +252,13 @@ def main() -> None:
             "models": {"type": "list", "elements": "dict", "required": True},
             "sources": {"type": "list", "elements": "dict", "default": []},
             "clients": {"type": "list", "elements": "dict", "required": True},
+            "memory_plan": {"type": "str", "choices": ["pin", "estimate", "off"], "default": "pin"},
+            "gpus": {"type": "list", "elements": "dict", "default": []},
+            "plan_dir": {"type": "path", "default": "/etc/gpufleet/vllm"},
+            "calibration_dir": {"type": "path", "default": _calibration.CALIBRATION_DIR},
+            "cache_dir": {"type": "str", "default": ""},
+            "hf_endpoint": {"type": "str", "default": "https://huggingface.co"},
+            "hf_token": {"type": "str", "no_log": True},
             "reserved_clients": {"type": "list", "elements": "str", "default": ["gpu-validate"]},
             "model_root": {"type": "path", "default": "/var/lib/gpufleet/models"},
             "engine_root": {"type": "path", "default": "/opt/gpufleet/engines/vllm"},
@@ -237,15 +295,22 @@ def main() -> None:
         now=time.time(),
         maximum_age_seconds=params["read_rate_maximum_age_seconds"],
     )
+    if params["accelerator"] == "cuda":
+        record["gpu"] = read_gpu_info(LIBRARY_PATH, LocalRunner())
+    # For the half on the controller, which takes it out again.
+    kept = {
+        "placed": _deployment_plan.read_placed(params["plan_dir"], params["models"]),
+        "calibrations": _calibration.read_all(params["calibration_dir"]),
+    }
     findings = _preflight.decide_inventory(wanted) + _preflight.decide_host(record, wanted)
     noted = set(NOTED_FEATURES) | set(params["cpu_features"])
     record["cpu"]["features"] = [feature for feature in record["cpu"]["features"] if feature in noted]
     message = refusal_message(findings, "This deployment is")
     if message:
-        module.fail_json(msg=message, findings=findings, record=record)
+        module.fail_json(msg=message, findings=findings, record=record, kept=kept)
     for said in warnings(findings):
         module.warn(describe(said))
-    module.exit_json(changed=False, findings=findings, record=record)
+    module.exit_json(changed=False, findings=findings, record=record, kept=kept)
 
 
 if __name__ == "__main__":

@@ -167,7 +167,6 @@ table:
   elements: str
 """
 
-import json
 import os
 import typing as t
 
@@ -234,21 +233,6 @@ def read_models(wanted: Params) -> t.Dict[str, t.Union[reading.Read, str]]:
     return found
 
 
-def placed(directory: str, models: t.Sequence[t.Mapping[str, t.Any]]) -> t.Dict[str, t.Dict[str, t.Any]]:
-    """Return the plans that are placed, by instance; what can't be read is made anew."""
-    found = {}
-    for model in models if directory else ():
-        name = "%s-%s" % (model.get("name"), model.get("slot", "a"))
-        try:
-            with open(os.path.join(directory, name, "plan.json"), encoding="utf-8") as handle:
-                made = json.load(handle)
-        except (OSError, ValueError):
-            continue
-        if isinstance(made, dict) and isinstance(made.get("arguments"), dict):
-            found[name] = made
-    return found
-
-
 def plan_models(module: AnsibleModule, wanted: Params) -> None:
     """Plan an inventory's models for a host and end."""
     try:
@@ -262,7 +246,7 @@ def plan_models(module: AnsibleModule, wanted: Params) -> None:
         wanted["engine_version"],
         wanted["mode"],
         _calibration.read_all(wanted["calibration_dir"]) if wanted["calibration_dir"] else (),
-        placed(wanted["plan_dir"], wanted["models"]),
+        _deployment_plan.read_placed(wanted["plan_dir"], wanted["models"]),
     )
     findings = _deployment_findings.findings_of(planned, wanted["accelerator"])
     refusal = refusal_message(findings, "The memory of this deployment is")

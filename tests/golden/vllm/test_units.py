@@ -25,14 +25,23 @@ EXPECTED = Path(__file__).parent / "expected"
 TEMPLATES = ("vllm@.service", "10-instance.conf", "20-accelerator.conf", "config.yaml")
 
 
-def render(accelerator):
-    """Return text by file name, rendered as place_files does."""
+PLANNED = {
+    "name": "smollm2-a",
+    "arguments": {"kv-cache-memory-bytes": 1073479680, "max-num-batched-tokens": 2048, "max-num-seqs": 128},
+    "document": {"schema": 1, "instance": "smollm2-a"},
+}
+
+
+def render(accelerator, memory=(PLANNED,)):
+    """Return text by file name, rendered as place_files does, with a memory plan or without."""
     role = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+    model = {"name": "smollm2", "slot": "a", "context_length": 2048, "engine_config": {"max_num_seqs": 8}}
     plan = _engine_plan.plan(
-        [{"name": "smollm2", "slot": "a", "context_length": 2048, "engine_config": {"max_num_seqs": 8}}],
-        defaults=role["__vllm_accelerator_defaults"][accelerator],
+        [dict(model, gpus=[0, 1])] if accelerator == "cuda" else [model],
+        accelerator=accelerator,
         drain_seconds=60,
         paths={"smollm2": "/var/lib/gpufleet/models/smollm2/versions/v1"},
+        memory=memory,
     )
     variables = {
         **role,
@@ -63,6 +72,16 @@ def test_what_a_host_gets(accelerator, name):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert text == path.read_text()
+
+
+def test_the_plan_sizes_the_cache_and_without_one_the_role_does():
+    planned, bare = render("cpu"), render("cpu", memory=())
+    assert "VLLM_CPU_KVCACHE_SPACE" not in planned["20-accelerator.conf"]  # it would take the place of the flag
+    assert "Environment=VLLM_CPU_KVCACHE_SPACE=1" in bare["20-accelerator.conf"]
+    config = yaml.safe_load(planned["config.yaml"])
+    assert config["kv-cache-memory-bytes"] == 1073479680
+    assert config["max-num-seqs"] == 8  # the inventory's
+    assert "kv-cache-memory-bytes" not in yaml.safe_load(bare["config.yaml"])
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda"])

@@ -43,7 +43,7 @@ def test_what_the_engine_is_given():
     (one,) = planned(make.entry(memory_plan="estimate"))["instances"]
     assert one["arguments"] == {} and one["plan"]["confidence"] == "estimated"
     (one,) = planned(make.entry(), mode="off")["instances"]
-    assert (one["state"], one["plan"], one["document"], one["arguments"]) == ("off", None, None, {})
+    assert (one["state"], one["plan"], one["arguments"], one["document"]["state"]) == ("off", None, {}, "off")
 
 
 @pytest.mark.parametrize(
