@@ -175,6 +175,19 @@ def render(receipt: t.Mapping[str, t.Any]) -> str:
     return json.dumps(receipt, indent=2, sort_keys=True) + "\n"
 
 
+def memory_rows(memory: t.Mapping[str, t.Any]) -> t.List[t.Tuple[str, str]]:
+    """Return what was planned of each engine's KV cache, and what the running one has."""
+    rows = []
+    for name, one in sorted(memory.items()):
+        planned, measured = one.get("planned"), (one.get("measured") or {}).get("kv_tokens")
+        if planned:
+            tokens = "nothing" if measured is None else "{:,}".format(measured)
+            rows.append(
+                ("KV cache", "%s, %s tokens planned, %s measured" % (name, "{:,}".format(planned["kv_tokens"]), tokens))
+            )
+    return rows
+
+
 def summary_lines(receipt: t.Mapping[str, t.Any]) -> t.List[str]:
     """Return a receipt as a short table for a person."""
     findings = receipt["findings"]
@@ -192,6 +205,7 @@ def summary_lines(receipt: t.Mapping[str, t.Any]) -> t.List[str]:
         rows.append(("engine", "%s %s" % (name, engine.get("version") or "missing")))
     for name, model in sorted((receipt["hashes"].get("models") or {}).items()):
         rows.append(("model", "%s %s" % (name, model.get("version") or "missing")))
+    rows.extend(memory_rows((receipt.get("measurements") or {}).get("memory") or {}))
     for vantage, models in sorted((receipt["timings"] or {}).items()):
         for name, timing in sorted(models.items()):
             first = timing.get("time_to_first_token_seconds")

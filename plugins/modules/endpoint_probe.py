@@ -133,6 +133,19 @@ options:
         type: list
         elements: str
         default: ["vllm@*.service", llm-proxy.service]
+      instances:
+        description: Engines whose KV cache is held against the plan that is placed for them.
+        type: list
+        elements: str
+        default: []
+      plan_dir:
+        description: Directory with C(INSTANCE/plan.json) below it.
+        type: path
+        default: /etc/gpufleet/vllm
+      calibration_dir:
+        description: Where M(gpufleet.llm.vllm_startup_info) keeps what starts on this host measured.
+        type: path
+        default: /var/lib/gpufleet/calibration
       proxy_unit:
         description: The unit that listens on the ports of O(models), and on nothing else.
         type: str
@@ -172,6 +185,16 @@ timings:
     request.
   returned: always
   type: dict
+memory:
+  description: >-
+    Instance to C(planned) (of its plan.json, null where nothing was planned), C(state), C(measured) (what the running
+    engine says, and its start as far as that was read), and C(start_read).
+  returned: always
+  type: dict
+planned:
+  description: Instance to the plan that is placed for it.
+  returned: always
+  type: dict
 units:
   description: Unit to C(active_state) and C(invocation_id).
   returned: always
@@ -181,7 +204,8 @@ units:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llm.plugins.module_utils import _endpoint_host
+from ansible_collections.gpufleet.llm.plugins.module_utils import _endpoint_host, _memory_proof
+from ansible_collections.gpufleet.llm.plugins.module_utils._calibration import CALIBRATION_DIR
 from ansible_collections.gpufleet.llm.plugins.module_utils._endpoint_client import (
     Endpoint,
     Identity,
@@ -198,6 +222,9 @@ HOST_SPEC = {
     "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "exposure_limits": {"type": "dict", "default": {}},
     "our_units": {"type": "list", "elements": "str", "default": ["vllm@*.service", "llm-proxy.service"]},
+    "instances": {"type": "list", "elements": "str", "default": []},
+    "plan_dir": {"type": "path", "default": "/etc/gpufleet/vllm"},
+    "calibration_dir": {"type": "path", "default": CALIBRATION_DIR},
     "proxy_unit": {"type": "str", "default": "llm-proxy.service"},
 }
 
@@ -274,9 +301,10 @@ def main() -> None:
     if module.check_mode and wanted:
         units = _endpoint_host.read_units(host, wanted["units"])
         if not _endpoint_host.is_deployed(units, wanted["units"]):
-            module.exit_json(changed=False, deployed=False, findings=[], timings={}, units={})
+            module.exit_json(changed=False, deployed=False, findings=[], timings={}, units={}, memory={}, planned={})
     findings: t.List[Finding] = []
     units_found: t.Dict[str, t.Dict[str, str]] = {}
+    memory: t.Dict[str, t.Dict[str, t.Any]] = {}
     if wanted:
         state = _endpoint_host.read_state(
             host,
@@ -289,13 +317,31 @@ def main() -> None:
             request_seconds=params["request_timeout_seconds"],
         )
         findings.extend(prove_host(params, state))
+        memory = _memory_proof.read_memory(
+            wanted["instances"],
+            {
+                one: state["units"].get("vllm@%s.service" % one, {}).get("InvocationID", "")
+                for one in wanted["instances"]
+            },
+            plan_dir=wanted["plan_dir"],
+            calibration_dir=wanted["calibration_dir"],
+        )
+        findings.extend(_memory_proof.decide_memory(memory))
         units_found = {
             unit: {"active_state": found.get("ActiveState", ""), "invocation_id": found.get("InvocationID", "")}
             for unit, found in state["units"].items()
         }
     proved, timings = prove_endpoints(params)
     findings.extend(proved)
-    module.exit_json(changed=False, deployed=True, findings=findings, timings=timings, units=units_found)
+    module.exit_json(
+        changed=False,
+        deployed=True,
+        findings=findings,
+        timings=timings,
+        units=units_found,
+        memory=memory,
+        planned={name: one["planned"] for name, one in memory.items()},
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ description:
     set of flags that change memory. M(gpufleet.llm.memory_plan) and M(gpufleet.llm.host_preflight) read them; a plan of
     the same four uses what was measured.
   - A start that measured the same as far as vLLM prints it leaves the file alone.
+  - Which start it was is kept beside it, so that one that was read isn't read again; that is no change.
 version_added: 0.1.0
 author:
   - gpufleet.llm maintainers (!UNKNOWN)
@@ -41,10 +42,11 @@ options:
       - Left out, C(/run/gpufleet/INSTANCE/engine.sock).
     type: path
   gpus:
-    description: RV(gpufleet.llm.gpu_info#module:gpus) of the host, for the calibration's key. Empty on a CPU host.
+    description:
+      - RV(gpufleet.llm.gpu_info#module:gpus) of the host, for the calibration's key. Empty on a CPU host.
+      - Left out, they are read where a driver is loaded.
     type: list
     elements: dict
-    default: []
   log:
     description: A file to read in place of the journal, for a log that was kept elsewhere.
     type: path
@@ -85,6 +87,10 @@ path:
   description: The calibration's file, null where none is kept.
   returned: always
   type: str
+memory:
+  description: The instance to C(measured) and C(start_read), for a receipt.
+  returned: always
+  type: dict
 findings:
   description: Whether the log could be read, and whether the engine refused.
   returned: always
@@ -101,23 +107,20 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llm.plugins.module_utils import _calibration, _receipt, _startup_info
-from ansible_collections.gpufleet.llm.plugins.module_utils._endpoint_client import Connection, Failure
+from ansible_collections.gpufleet.llm.plugins.module_utils import _calibration, _memory_proof, _receipt, _startup_info
 from ansible_collections.gpufleet.llm.plugins.module_utils._finding import describe
+from ansible_collections.gpufleet.llm.plugins.module_utils._gpu_info import LIBRARY_PATH, read_gpu_info
 from ansible_collections.gpufleet.llm.plugins.module_utils._runner import LocalRunner
 from ansible_collections.gpufleet.llm.plugins.module_utils._startup_log import parse_arguments
 
-SECONDS = 10.0
+DRIVER = "/proc/driver/nvidia/version"
 
 
-def ask_metrics(socket: str) -> str:
-    """Return a running engine's metrics, empty where nobody answers."""
-    try:
-        with Connection.open_unix(socket, SECONDS) as connection:
-            answer = connection.ask("GET", "/metrics", seconds=SECONDS)
-            return answer.text if answer.status == 200 else ""
-    except Failure:
-        return ""
+def gpus_of(given: t.Optional[t.List[t.Dict[str, t.Any]]], runner: LocalRunner) -> t.List[t.Dict[str, t.Any]]:
+    """Return the host's GPUs, read where nobody gives them and a driver is loaded."""
+    if given is not None or not os.path.exists(DRIVER):
+        return given or []
+    return t.cast("t.List[t.Dict[str, t.Any]]", read_gpu_info(LIBRARY_PATH, runner)["gpus"])
 
 
 def main() -> None:
@@ -126,7 +129,7 @@ def main() -> None:
             "instance": {"type": "str", "required": True},
             "unit": {"type": "str"},
             "socket": {"type": "path"},
-            "gpus": {"type": "list", "elements": "dict", "default": []},
+            "gpus": {"type": "list", "elements": "dict"},
             "log": {"type": "path"},
             "directory": {"type": "str", "default": _calibration.CALIBRATION_DIR},
         },
@@ -145,12 +148,13 @@ def main() -> None:
         metrics = ""
     else:
         text, properties = _startup_info.read_startup(runner, unit)
-        metrics = ask_metrics(params["socket"] or "/run/gpufleet/%s/engine.sock" % instance)
+        metrics = _memory_proof.ask_metrics(params["socket"] or "/run/gpufleet/%s/engine.sock" % instance)
     record = _startup_info.measure(text, metrics)
     findings = _startup_info.decide(record, unit, properties)
     result: t.Dict[str, t.Any] = {
         "changed": False,
         "measured": record,
+        "memory": {instance: {"measured": _memory_proof.kept_of(record), "start_read": True}},
         "calibration": None,
         "path": None,
         "findings": findings,
@@ -163,11 +167,15 @@ def main() -> None:
     arguments = parse_arguments(text)
     model = _calibration.model_identity(runner, str(arguments.get("model") or arguments.get("model_tag") or instance))
     calibration = _calibration.calibration_of(
-        record, arguments, model, _calibration.gpu_identity(params["gpus"], record)
+        record, arguments, model, _calibration.gpu_identity(gpus_of(params["gpus"], runner), record)
     )
     result["calibration"] = calibration
     if params["directory"]:
         keep(module, params["directory"], calibration, result)
+        invocation = properties.get("InvocationID")
+        if invocation and not module.check_mode:
+            text = _memory_proof.start_text(invocation, record, os.path.basename(result["path"]))
+            write(module, _memory_proof.start_path(params["directory"], instance), text)
     module.exit_json(**result)
 
 
@@ -183,13 +191,18 @@ def keep(module: AnsibleModule, directory: str, calibration: t.Dict[str, t.Any],
     if module._diff:
         result["diff"] = {"before": before or "", "after": after, "before_header": path, "after_header": path}
     if not module.check_mode:
-        try:
-            _receipt.write_text(path, after)
-        except OSError as exc:
-            module.fail_json(
-                msg="directory: found %s, expected one that can be written. Remedy: free or repair %s."
-                % (exc, directory)
-            )
+        write(module, path, after)
+
+
+def write(module: AnsibleModule, path: str, text: str) -> None:
+    """Replace a file at once, or fail with the reason."""
+    try:
+        _receipt.write_text(path, text)
+    except OSError as exc:
+        module.fail_json(
+            msg="directory: found %s, expected one that can be written. Remedy: free or repair %s."
+            % (exc, os.path.dirname(path))
+        )
 
 
 if __name__ == "__main__":

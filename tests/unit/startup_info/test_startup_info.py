@@ -188,7 +188,10 @@ def test_the_module_keeps_what_was_measured_once(run, tmp_path):
     assert run(CPU.replace("23,296", "46,592").replace("(1.0/", "(2.0/"))["changed"]
     path.write_text("{}")
     assert run(CPU)["changed"]
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["instances", path.name]
+    start = json.loads((path.parent / "instances" / "smollm2-a.json").read_text())
+    assert (start["invocation"], start["calibration"]) == ("00ff", path.name)
+    assert start["measured"]["kv_tokens"] == 23296
 
 
 def test_the_module_writes_nothing_of_a_start_it_can_t_read(run, tmp_path):
