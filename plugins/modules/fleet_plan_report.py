@@ -61,3 +61,21 @@ fits:
   type: list
   elements: str
 """
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "plans": {"type": "dict", "required": True},
+            "path": {"type": "str", "default": ""},
+            "question": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    module.fail_json(msg="fleet_plan_report runs as an action on the control node only.")
+
+
+if __name__ == "__main__":
+    main()

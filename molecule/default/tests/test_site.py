@@ -132,3 +132,34 @@ def test_the_receipt_says_what_was_proved(host, receipts):
     assert [f["check"] for f in receipt["findings"] if not f["ok"] and f["severity"] == "error"] == []
     name = host.backend.get_hostname()
     assert json.loads((receipts / f"{name}.json").read_text(encoding="utf-8")) == receipt
+
+
+def test_the_engine_prints_what_was_planned(host):
+    """The plan was made on the control node by the headers of the weights, before anything was sent."""
+    document = json.loads(host.check_output("cat /etc/gpufleet/vllm/smollm2-a/plan.json"))
+    planned = document["planned"]
+    assert (planned["mode"], planned["confidence"]) == ("pin", "exact")
+    said = host.check_output("journalctl --no-pager -o cat -u %s", UNIT)
+    printed = re.findall(
+        r"KV cache size: ([\d,]+) tokens, Maximum concurrency for ([\d,]+) tokens[^:]*: ([\d.]+)x", said
+    )
+    print(f"measured: planned {planned['kv_tokens']:,} tokens, {planned['max_concurrency']}x; printed {printed}")
+    assert printed
+    for tokens, length, concurrency in printed:
+        assert int(tokens.replace(",", "")) == planned["kv_tokens"] == 23296
+        assert int(length.replace(",", "")) == planned["max_model_len"] == 2048
+        assert float(concurrency) == planned["max_concurrency"] == 11.38
+    config = host.check_output("cat /etc/gpufleet/vllm/smollm2-a/config.yaml")
+    assert f"kv-cache-memory-bytes: {planned['kv_bytes']}\n" in config
+    assert "VLLM_CPU_KVCACHE_SPACE" not in host.check_output("systemctl show --property=Environment %s", UNIT)
+
+
+def test_the_receipt_holds_planned_against_measured(host):
+    receipt = json.loads(host.check_output("cat /var/lib/gpufleet/receipt.json"))
+    memory = receipt["measurements"]["memory"]["smollm2-a"]
+    assert receipt["plan"]["memory"]["smollm2-a"] == memory["planned"]
+    assert memory["start_read"]
+    for name in ("kv_tokens", "num_blocks", "block_size"):
+        assert memory["measured"][name] == memory["planned"][name], name
+    checks = {finding["check"]: finding["ok"] for finding in receipt["findings"]}
+    assert checks["memory.plan.smollm2-a"] and checks["host.memory.smollm2-a"]
