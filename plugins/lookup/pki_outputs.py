@@ -35,11 +35,13 @@ _raw:
   description:
     - For each directory C(path); C(files), the paths of C(ca.crt), C(crl.pem), C(server.crt) and C(server.key) that are
       there;
-      C(clients), the list of SHA-256 digests of API keys by client.
+      C(clients), the list of SHA-256 digests of API keys by client, each followed by a space and the end of its
+      validity if it has one; C(managed), what is noted about clients that are kept on the control node.
   type: list
   elements: dict
 """
 
+import json
 import os
 import typing as t
 
@@ -55,16 +57,22 @@ def read_outputs(path: str, server: str) -> t.Dict[str, t.Any]:
         "server.key": os.path.join(path, "servers", server, "server.key"),
     }
     clients: t.Dict[str, t.List[str]] = {}
+    managed: t.Dict[str, t.Dict[str, t.Any]] = {}
     folder = os.path.join(path, "clients")
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
         digests = os.path.join(folder, name, "api_key.sha256")
         if os.path.isfile(digests):
             with open(digests, encoding="utf-8") as handle:
                 clients[name] = [line.strip() for line in handle if line.strip()]
+        record = os.path.join(folder, name, "client.json")
+        if os.path.isfile(record):
+            with open(record, encoding="utf-8") as handle:
+                managed[name] = json.load(handle)
     return {
         "path": path,
         "files": {name: place for name, place in places.items() if os.path.isfile(place)},
         "clients": clients,
+        "managed": managed,
     }
 
 

@@ -10,11 +10,10 @@ import ipaddress
 import re
 import typing as t
 
-from ansible_collections.gpufleet.llm.plugins.module_utils import _finding
+from ansible_collections.gpufleet.llm.plugins.module_utils import _finding, _proxy_clients, _proxy_token
+from ansible_collections.gpufleet.llm.plugins.module_utils._proxy_checks import Checks
 
 MODEL = re.compile(r"[a-z0-9]([a-z0-9.-]{0,58}[a-z0-9])?")
-CLIENT = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
-DIGEST = re.compile(r"[0-9a-f]{64}")
 PATH = re.compile(r"(/[A-Za-z0-9_-]+)+")
 ABSOLUTE = re.compile(r"/[A-Za-z0-9._/{}@+-]+")
 HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
@@ -28,7 +27,6 @@ LIMIT_RANGES = {
 DEFAULT_RANGE = (1, 2**40)
 
 Mapping = t.Mapping[str, t.Any]
-Findings = t.List[_finding.Finding]
 
 
 def is_address(text: str) -> bool:
@@ -47,29 +45,6 @@ def probe_address(listen_addresses: t.Sequence[str]) -> str:
     """Return the address under which the host itself reaches the first listener."""
     first = listen_addresses[0].strip("[]") if listen_addresses else ""
     return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first)  # noqa: S104  # compared, not bound
-
-
-def quote_subject(subject: str) -> str:
-    """Return a distinguished name as it stands between double quotes in nginx's configuration."""
-    return subject.replace("\\", "\\\\").replace('"', '\\"')
-
-
-class Checks:
-    """Collects refusals."""
-
-    def __init__(self) -> None:
-        self.findings: Findings = []
-
-    def refuse(self, check: str, expected: str, found: t.Any, detail: str, remedy: str) -> None:
-        self.findings.append(
-            _finding.finding("proxy.%s" % check, False, expected=expected, found=found, detail=detail, remedy=remedy)
-        )
-
-    def matches(self, check: str, pattern: t.Pattern[str], value: t.Any, expected: str, where: str) -> bool:
-        if isinstance(value, str) and pattern.fullmatch(value):
-            return True
-        self.refuse(check, expected, repr(value), "It is in %s." % where, "Correct it in %s." % where)
-        return False
 
 
 def plan_models(models: t.Sequence[Mapping], authorization_include: str, checks: Checks) -> t.List[t.Dict[str, t.Any]]:
@@ -112,80 +87,22 @@ def plan_models(models: t.Sequence[Mapping], authorization_include: str, checks:
         checks.matches("engine_socket", ABSOLUTE, socket, "an absolute path", where)
         if include:
             checks.matches("authorization_include", ABSOLUTE, include, "an absolute path, or empty", where)
-        planned.append(
-            {"name": name, "instance": instance, "port": port, "socket": socket, "authorization_include": include}
-        )
-    return planned
-
-
-def plan_clients(
-    clients: t.Sequence[Mapping], validate_client: str, made: Mapping, check_mode: bool, checks: Checks
-) -> t.List[t.Dict[str, t.Any]]:
-    """Return the clients with subject and digests settled, the digests looked up among those llm_pki made."""
-    planned: t.List[t.Dict[str, t.Any]] = []
-    if not clients:
-        checks.refuse(
-            "clients",
-            "at least one client",
-            "none",
-            "llm_proxy_clients is empty: nobody could call.",
-            "Name a client in gpufleet_clients.",
-        )
-    wanted = [*clients, {"name": validate_client}] if validate_client else list(clients)
-    owners: t.Dict[str, str] = {}
-    names: t.Set[str] = set()
-    for client in wanted:
-        name = client.get("name")
-        where = "llm_proxy_clients, name %r" % (name,)
-        if not checks.matches("client_name", CLIENT, name, "at most 63 of a-z 0-9 . _ -", where):
-            continue
-        name = str(name)
-        if name in names:
+        fallback = str(model.get("fallback_socket") or "")
+        if fallback:
+            checks.matches("fallback_socket", ABSOLUTE, fallback, "an absolute path", where)
+        if fallback == socket:
             checks.refuse(
-                "client_name",
-                "each name once",
-                name,
-                "llm_proxy_clients and llm_proxy_validate_client name it.",
-                "Leave it out of llm_proxy_clients, or rename it.",
-            )
-        names.add(name)
-        digests = client.get("api_key_sha256", made.get(name) or [])
-        if isinstance(digests, str):
-            digests = [digests]
-        if not digests and not check_mode:
-            checks.refuse(
-                "client_digest",
-                "at least one SHA-256 digest of an API key",
-                "none",
-                "It is about %s." % where,
-                "Run the role llm_pki before this one (llm_proxy_pki_dir), or state api_key_sha256.",
-            )
-        for digest in digests:
-            if not checks.matches("client_digest", DIGEST, digest, "64 lower-case hexadecimal digits", where):
-                continue
-            if owners.setdefault(digest, name) != name:
-                checks.refuse(
-                    "client_digest",
-                    "a key of its own for every client",
-                    "one key for %s and %s" % (owners[digest], name),
-                    "They are in llm_proxy_clients.",
-                    "Make a new key for one of them.",
-                )
-        subject = client.get("subject_dn") or "CN=%s" % name
-        if not re.fullmatch(r"[\x20-\x7e]{4,512}", str(subject)):
-            checks.refuse(
-                "client_subject",
-                "printable ASCII as `openssl x509 -noout -subject -nameopt RFC2253` prints it",
-                repr(subject),
-                "It is in %s." % where,
-                "Correct its subject_dn.",
+                "fallback_socket", "another socket", fallback, "It is in %s." % where, "Name another engine's."
             )
         planned.append(
             {
                 "name": name,
-                "subject_dn": str(subject),
-                "quoted_subject_dn": quote_subject(str(subject)),
-                "api_key_sha256": list(dict.fromkeys(digests)),
+                "id": "m%d" % len(planned),
+                "instance": instance,
+                "port": port,
+                "socket": socket,
+                "fallback_socket": fallback,
+                "authorization_include": include,
             }
         )
     return planned
@@ -203,6 +120,58 @@ def check_endpoints(endpoints: t.Sequence[Mapping], checks: Checks) -> None:
         if str(path) in paths:
             checks.refuse("endpoint", "each path once", path, "It is in llm_proxy_endpoints.", "Remove one.")
         paths.add(str(path))
+
+
+def plan_admin(
+    given: Mapping, models: t.Sequence[Mapping], clients: t.Sequence[Mapping], checks: Checks
+) -> t.List[str]:
+    """Return the certificates' subjects that may read metrics; none where no client is named."""
+    names = list(given.get("admin_clients") or [])
+    if not names:
+        return []
+    port = given.get("admin_port")
+    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+        checks.refuse("admin_port", "1 to 65535", repr(port), "It is llm_proxy_admin_port.", "Correct it.")
+    for model in models:
+        if model["port"] == port:
+            checks.refuse(
+                "admin_port",
+                "a port of its own",
+                "%d, which %s has" % (port, model["name"]),
+                "It is llm_proxy_admin_port.",
+                "Give one of them another port.",
+            )
+    subjects = {client["name"]: client["subject_dn"] for client in clients}
+    for name in names:
+        if name not in subjects:
+            checks.refuse(
+                "admin_client",
+                "one of the clients",
+                repr(name),
+                "It is in llm_proxy_admin_clients.",
+                "Name it in gpufleet_clients too, so that it has a certificate.",
+            )
+    return [subjects[name] for name in names if name in subjects]
+
+
+def check_names(given: Mapping, checks: Checks) -> None:
+    """Refuse what isn't a name or an address where one is needed."""
+    for name in given["server_names"]:
+        if not is_address(str(name)):
+            checks.matches("server_name", HOST, name, "a host name or an address", "llm_proxy_server_names")
+    for address in given["listen_addresses"]:
+        if not is_address(str(address)):
+            checks.refuse(
+                "listen_address",
+                "an IPv4 address, or an IPv6 one in brackets",
+                repr(address),
+                "It is in llm_proxy_listen_addresses.",
+                "Correct it.",
+            )
+    if not given["listen_addresses"]:
+        checks.refuse(
+            "listen_address", "at least one address", "none", "llm_proxy_listen_addresses is empty.", "State one."
+        )
 
 
 def tls_files(made: Mapping, check_mode: bool, checks: Checks) -> t.List[t.Dict[str, t.Any]]:
@@ -236,38 +205,30 @@ def proxy_plan(given: Mapping) -> t.Dict[str, t.Any]:
             ``check_mode``: what llm_pki has yet to make isn't missed then.
 
     Returns:
-        ``refusal``: every reason why this can't be served, or an empty string; ``models``, ``clients``,
-        ``endpoints``, ``server_names``: settled; ``files``: entries of place_files that depend on them;
-        ``probe_address``: where the host reaches its own listener.
+        ``refusal``: every reason why this can't be served, or an empty string; ``models``, ``clients``, ``tiers``,
+        ``endpoints``, ``server_names``: settled; ``token``, ``admin``: whether tokens are taken, and whether there is
+        a listener for metrics; ``policy``: what the proxy's scripts go by; ``files``: entries of place_files that
+        depend on all that; ``probe_address``: where the host reaches its own listener.
     """
     checks = Checks()
     check_mode = bool(given["check_mode"])
+    limits = given["limits"]
+    pki = given["pki"]
     models = plan_models(given["models"] or [], given["authorization_include"] or "", checks)
-    clients = plan_clients(
-        given["clients"] or [], given["validate_client"] or "", given["pki"]["clients"], check_mode, checks
-    )
+    standard = {key: limits.get("llm_proxy_client_%s" % key, 1) for key in _proxy_clients.TIER_LIMITS}
+    tiers = _proxy_clients.plan_tiers(given.get("tiers") or {}, standard, checks)
+    validate_client = given["validate_client"] or ""
+    callers = _proxy_clients.merge_managed(given["clients"] or [], pki.get("managed") or {}, validate_client)
+    clients = _proxy_clients.plan_clients(callers, validate_client, pki["clients"], tiers, check_mode, checks)
+    token = _proxy_token.plan_token(given.get("token") or {}, clients, checks)
+    admins = plan_admin(given, models, clients, checks)
     check_endpoints(given["endpoints"] or [], checks)
-    for name in given["server_names"]:
-        if not is_address(str(name)):
-            checks.matches("server_name", HOST, name, "a host name or an address", "llm_proxy_server_names")
-    for address in given["listen_addresses"]:
-        if not is_address(str(address)):
-            checks.refuse(
-                "listen_address",
-                "an IPv4 address, or an IPv6 one in brackets",
-                repr(address),
-                "It is in llm_proxy_listen_addresses.",
-                "Correct it.",
-            )
-    if not given["listen_addresses"]:
-        checks.refuse(
-            "listen_address", "at least one address", "none", "llm_proxy_listen_addresses is empty.", "State one."
-        )
-    for variable, value in given["limits"].items():
+    check_names(given, checks)
+    for variable, value in limits.items():
         low, high = LIMIT_RANGES.get(variable, DEFAULT_RANGE)
         if not low <= value <= high:
             checks.refuse("limit", "%d to %d" % (low, high), value, "It is %s." % variable, "Correct it.")
-    files = tls_files(given["pki"], check_mode, checks)
+    files = tls_files(pki, check_mode, checks)
     for model in models:
         for kind in ("upstream", "server"):
             files.append(
@@ -277,12 +238,21 @@ def proxy_plan(given: Mapping) -> t.Dict[str, t.Any]:
                     "vars": {"model": model},
                 }
             )
+    if admins:
+        files.append({"dest": "%s/admin.conf" % TREE, "template": "admin.conf.j2"})
     return {
         "refusal": _finding.refusal_message(checks.findings, "The proxy"),
         "models": models,
         "clients": clients,
+        "tiers": [
+            dict(limits, id=name, clients=[client["name"] for client in clients if client["tier"] == name])
+            for name, limits in tiers.items()
+        ],
         "endpoints": [dict(endpoint) for endpoint in given["endpoints"] or []],
         "server_names": list(given["server_names"]),
+        "token": bool(token),
+        "admin": bool(admins),
+        "policy": {"admins": admins, "token": token},
         "files": files,
         "probe_address": probe_address([str(address) for address in given["listen_addresses"]]),
     }

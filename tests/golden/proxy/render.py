@@ -10,18 +10,28 @@ import typing as t
 
 import jinja2
 import yaml
+from ansible.plugins.filter.core import to_nice_json
 from ansible_collections.gpufleet.llm.plugins.module_utils import _proxy_plan
 
 ROLE = pathlib.Path(__file__).resolve().parents[3] / "roles/llm_proxy"
 MODELS = [
     {"name": "smollm2", "slot": "a", "engine": "vllm", "port": 8443, "context_length": 2048},
-    {"name": "tiny.1", "slot": "b", "engine": "vllm", "port": 9443, "authorization_include": ""},
+    {
+        "name": "tiny.1",
+        "slot": "b",
+        "engine": "vllm",
+        "port": 9443,
+        "authorization_include": "",
+        "fallback_socket": "/run/gpufleet/tiny.1-fallback/engine.sock",
+    },
 ]
 PKI = {
     "path": "/control/pki",
     "files": {name: "/control/pki/%s" % name for name, _mode in _proxy_plan.TLS_FILES},
     "clients": {"demo": ["a" * 64, "b" * 64], "gpu-validate": ["c" * 64]},
 }
+
+NOT_LIMITS = ("llm_proxy_admin_port", "llm_proxy_jwt_skew_seconds")
 
 
 def defaults() -> t.Dict[str, t.Any]:
@@ -41,7 +51,10 @@ def inputs(**changes: t.Any) -> t.Dict[str, t.Any]:
         "server_names": ["llm1", "192.0.2.10", "localhost", "127.0.0.1"],
         "listen_addresses": role["llm_proxy_listen_addresses"],
         "pki": PKI,
-        "limits": {name: value for name, value in role.items() if isinstance(value, int)},
+        "tiers": role["llm_proxy_tiers"],
+        "admin_clients": [role["llm_proxy_validate_client"]],
+        "admin_port": role["llm_proxy_admin_port"],
+        "limits": {name: value for name, value in role.items() if isinstance(value, int) and name not in NOT_LIMITS},
         "check_mode": False,
     }
     return dict(given, **changes)
@@ -70,6 +83,7 @@ def render(given: t.Mapping[str, t.Any], platform: str = "debian12", **changes: 
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["to_nice_json"] = to_nice_json
     tree = role["__llm_proxy_dir"]
     rendered: t.Dict[str, str] = {}
     for entry in role["__llm_proxy_static_files"] + plan["files"]:

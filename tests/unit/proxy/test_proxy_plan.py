@@ -8,7 +8,7 @@ import typing as t
 
 import pytest
 from ansible_collections.gpufleet.llm.plugins.lookup.pki_outputs import read_outputs
-from ansible_collections.gpufleet.llm.plugins.module_utils import _proxy_plan
+from ansible_collections.gpufleet.llm.plugins.module_utils import _proxy_clients, _proxy_plan
 
 
 def given(**changes: t.Any) -> dict[str, t.Any]:
@@ -37,13 +37,15 @@ def test_plan_settles_instance_socket_include_and_clients() -> None:
     assert plan["models"] == [
         {
             "name": "smollm2",
+            "id": "m0",
             "instance": "smollm2-a",
             "port": 8443,
             "socket": "/run/gpufleet/smollm2-a/engine.sock",
+            "fallback_socket": "",
             "authorization_include": "/etc/gpufleet/credentials/smollm2-a.authorization.conf",
         }
     ]
-    assert [(c["name"], c["subject_dn"], len(c["api_key_sha256"])) for c in plan["clients"]] == [
+    assert [(c["name"], c["subject_dn"], len(c["api_keys"])) for c in plan["clients"]] == [
         ("demo", "CN=demo", 2),
         ("gpu-validate", "CN=gpu-validate", 1),
     ]
@@ -76,6 +78,16 @@ MODEL = {"name": "m", "slot": "a", "port": 8443}
         ({"clients": [{"name": "gpu-validate"}]}, "llm_proxy_validate_client"),
         ({"clients": [{"name": "De mo"}]}, "'De mo'"),
         ({"clients": [{"name": "demo", "subject_dn": 'CN="\n'}]}, "subject_dn"),
+        ({"clients": [{"name": "demo", "api_key_sha256": ["a" * 64 + " tomorrow"]}]}, "then maybe an end"),
+        ({"clients": [{"name": "demo", "tier": "gold"}]}, "'gold'"),
+        ({"tiers": {"gold": {"requests_per_second": 0}}}, "requests_per_second of the tier gold"),
+        ({"tiers": {"gold": {"rate": 1}}}, "a dictionary of"),
+        ({"tiers": {"G;": {}}}, "'G;'"),
+        ({"models": [dict(MODEL, fallback_socket="x")]}, "'x'"),
+        ({"models": [dict(MODEL, fallback_socket="/run/gpufleet/m-a/engine.sock")]}, "another socket"),
+        ({"admin_clients": ["demo"], "admin_port": 8443}, "8443, which smollm2 has"),
+        ({"admin_clients": ["demo"], "admin_port": 0}, "llm_proxy_admin_port"),
+        ({"admin_clients": ["nobody"], "admin_port": 9180}, "'nobody'"),
         ({"endpoints": []}, "llm_proxy_endpoints is empty"),
         ({"endpoints": [{"path": "/v1/../metrics", "method": "GET"}]}, "/v1/../metrics"),
         ({"endpoints": [{"path": "/v1/x;return", "method": "GET"}]}, "/v1/x;return"),
@@ -104,7 +116,7 @@ def test_check_mode_does_not_miss_what_llm_pki_has_yet_to_make() -> None:
 
 
 def test_subject_is_quoted_for_nginx() -> None:
-    assert _proxy_plan.quote_subject('CN=a\\,b,O="x"') == 'CN=a\\\\,b,O=\\"x\\"'
+    assert _proxy_clients.quote_subject('CN=a\\,b,O="x"') == 'CN=a\\\\,b,O=\\"x\\"'
 
 
 @pytest.mark.parametrize(
@@ -124,3 +136,35 @@ def test_outputs_give_digests_and_never_a_key(tmp_path: t.Any) -> None:
     assert outputs["clients"] == {"demo": ["a" * 64, "b" * 64]}
     assert outputs["files"] == {"ca.crt": str(tmp_path / "ca.crt")}
     assert "sk-secret" not in repr(outputs)
+
+
+def test_a_key_may_have_an_end() -> None:
+    client = {"name": "demo", "api_key_sha256": ["a" * 64, "b" * 64 + " 2026-12-01T00:00:00Z"]}
+    keys = _proxy_plan.proxy_plan(given(clients=[client]))["clients"][0]["api_keys"]
+    assert [(key["not_before"], key["not_after"]) for key in keys] == [(None, None), (None, 1796083200)]
+
+
+def test_tiers_settle_their_limits_from_the_standard_one() -> None:
+    limits = {
+        "llm_proxy_client_requests_per_second": 10,
+        "llm_proxy_client_burst_requests": 20,
+        "llm_proxy_client_concurrent_requests": 16,
+    }
+    clients = [{"name": "demo", "tier": "gold"}]
+    tiers = _proxy_plan.proxy_plan(given(limits=limits, clients=clients, tiers={"gold": {"burst_requests": 50}}))[
+        "tiers"
+    ]
+    assert [(tier["id"], tier["clients"], tier["burst_requests"]) for tier in tiers] == [
+        ("standard", ["gpu-validate"], 20),
+        ("gold", ["demo"], 50),
+    ]
+    assert tiers[1]["requests_per_second"] == 10
+
+
+def test_what_the_control_node_keeps_is_served_and_what_it_revoked_is_not() -> None:
+    pki = dict(given()["pki"], managed={"late": {"tier": "standard"}, "demo": {"state": "revoked"}})
+    pki["clients"] = dict(pki["clients"], late=["d" * 64])
+    clients = [{"name": "demo"}, {"name": "other", "api_key_sha256": ["e" * 64]}]
+    plan = _proxy_plan.proxy_plan(given(pki=pki, clients=clients))
+    assert plan["refusal"] == ""
+    assert [client["name"] for client in plan["clients"]] == ["other", "late", "gpu-validate"]
