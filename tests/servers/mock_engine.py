@@ -6,6 +6,10 @@
 ``python3 mock_engine.py SOCKET [--model NAME] [--token-seconds 0.02]``. It writes every request's head as a JSON line
 to the file given by ``--record``, so that a test sees what the proxy let through. ``/metrics`` and ``/invocations``
 answer like the real engine's, without asking for a key: a proxy that lets them through is caught.
+
+A prompt may tell it to fail: ``status 503`` (or another; ``status 503 of mock-a`` only the engine whose socket is in a
+directory of that name), ``die`` (takes the request and breaks the connection), ``die later`` (in the middle of the
+stream), ``comments`` (an event stream is silent for half a second, but for comments), ``silent 3`` (seconds).
 Needs the standard library only.
 """
 
@@ -22,10 +26,11 @@ import typing as t
 class Engine:
     """Answers requests."""
 
-    def __init__(self, model: str, token_seconds: float, record: str) -> None:
+    def __init__(self, model: str, token_seconds: float, record: str, instance: str) -> None:
         self.model = model
         self.token_seconds = token_seconds
         self.record = record
+        self.instance = instance
 
     def note(self, head: t.List[str]) -> None:
         if self.record:
@@ -64,6 +69,9 @@ class Engine:
         except ValueError:
             await self.send(writer, 400, {"error": {"message": "bad JSON", "type": "BadRequestError", "code": 400}})
             return
+        order = str(asked.get("prompt") or "").split(" ")
+        if await self.fail(writer, order):
+            return
         tokens = int(asked.get("max_tokens") or 16)
         chat = path.endswith("chat/completions")
         usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": tokens + 3}
@@ -77,16 +85,38 @@ class Engine:
             return
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         await writer.drain()
+        for _number in range(10 if order == ["comments"] else 0):
+            await self.chunk(writer, b": keep-alive\n\n")
+            await asyncio.sleep(0.05)
         for number in range(tokens):
+            if order == ["die", "later"] and number == tokens // 2:
+                writer.transport.abort()
+                return
             await asyncio.sleep(self.token_seconds)
             text = "token%d " % number
             part: t.Dict[str, t.Any] = {"index": 0, "finish_reason": "stop" if number == tokens - 1 else None}
             part.update({"delta": {"content": text}} if chat else {"text": text})
             event = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": self.model}
             await self.chunk(writer, b"data: " + json.dumps(dict(event, choices=[part])).encode() + b"\n\n")
+        if (asked.get("stream_options") or {}).get("include_usage"):
+            event = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": self.model}
+            await self.chunk(writer, b"data: " + json.dumps(dict(event, choices=[], usage=usage)).encode() + b"\n\n")
         await self.chunk(writer, b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+
+    async def fail(self, writer: asyncio.StreamWriter, order: t.List[str]) -> bool:
+        """Fail as a prompt orders; return whether that was the answer."""
+        if order == ["die"]:
+            writer.transport.abort()
+            return True
+        if order[0] == "silent" and len(order) == 2:
+            await asyncio.sleep(min(float(order[1]), 60))
+        if order[0] != "status" or len(order) not in (2, 4) or (len(order) == 4 and order[3] != self.instance):
+            return False
+        error = {"message": "secret of the engine", "type": "Mock", "code": int(order[1])}
+        await self.send(writer, int(order[1]), {"error": error})
+        return True
 
     @staticmethod
     async def chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
@@ -97,14 +127,15 @@ class Engine:
     async def send(writer: asyncio.StreamWriter, status: int, content: t.Dict[str, t.Any]) -> None:
         data = json.dumps(content).encode()
         writer.write(
-            b"HTTP/1.1 %d Status\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-            % (status, len(data), data)
+            b"HTTP/1.1 %d Status\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s"
+            % (status, b"Location: http://elsewhere.example/\r\n" if 300 <= status < 400 else b"", len(data), data)
         )
         await writer.drain()
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    engine = Engine(arguments.model, arguments.token_seconds, arguments.record)
+    instance = os.path.basename(os.path.dirname(arguments.socket))
+    engine = Engine(arguments.model, arguments.token_seconds, arguments.record, instance)
     if os.path.exists(arguments.socket):
         os.unlink(arguments.socket)
     os.umask(0o007)

@@ -53,7 +53,7 @@ def test_the_engine_has_no_network_but_its_own_loopback(host):
 
 def test_nothing_listens_on_tcp_but_ssh_and_the_proxy(host):
     ports = {line.split()[3].rsplit(":", 1)[1] for line in host.check_output("ss -Hltn").splitlines()}
-    assert ports == {"22", "8443"}
+    assert ports == {"22", "8443", "9180"}
 
 
 def test_every_case_of_the_proxy_table(site):

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[2])))
 specification = importlib.util.spec_from_file_location("proxy_check", sys.argv[2])
 check = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(check)

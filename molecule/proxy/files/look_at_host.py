@@ -32,13 +32,24 @@ assert os.stat("/etc/gpufleet/proxy/tls/server.key").st_mode & 0o777 == 0o600
 assert not as_nobody("/etc/gpufleet/proxy/clients.map")
 
 with open("/var/log/gpufleet/proxy/access.log", encoding="ascii") as handle:
-    lines = [json.loads(line) for line in handle]
+    text = handle.read()
+lines = [json.loads(line) for line in text.splitlines()]
+for word in ("sk-", "elsewhere", "api_key=", "Bearer", "..", "%"):
+    assert word not in text, "what a client wrote is in the log: %s" % word
 assert all(set(line) >= FIELDS for line in lines)
 streams = [line for line in lines if line["route"] == "/v1/completions" and line["status"] == 200]
 assert streams, "no completion in the log"
-for line in streams:
-    assert line["end_of_stream"] is True, line
-    assert line["client"] == "demo", line
+assert {line["client"] for line in streams} <= {"demo", "other"}
+cut = [line for line in streams if not line["end_of_stream"]]
+assert cut, "no stream whose engine died in the middle is told apart"
+counted = [line for line in streams if line["prompt_tokens"] == 3 and line["completion_tokens"]]
+assert counted, "no tokens were counted"
+answered = [line for line in streams if line["fallback"]]
+assert answered, "no answer of the fallback is marked"
+assert all("mock-fallback" in line["engine"] for line in answered)
+print("log: %d cut, %d with tokens, %d by the fallback" % (len(cut), len(counted), len(answered)))
+assert os.path.getsize("/var/log/gpufleet/proxy/error.log") == 0, "nginx had something to say"
+streams = [line for line in streams if line["end_of_stream"]]
 longest = max(streams, key=lambda line: line["seconds"])
 assert 0 < longest["first_byte_seconds"] < longest["seconds"] / 2, longest
 print(
@@ -47,7 +58,7 @@ print(
 )
 
 seen = set()
-with open("/run/gpufleet/mock-a/record.jsonl", encoding="utf-8") as handle:
+with open("/var/log/mock-a.jsonl", encoding="utf-8") as handle:
     for head in map(json.loads, handle):
         seen.add(head[0])
         assert "Host: engine" in head, head
