@@ -63,7 +63,9 @@ with open("/var/log/mock-a.jsonl", encoding="utf-8") as handle:
         seen.add(head[0])
         assert "Host: engine" in head, head
         assert {line.split(":")[0].lower() for line in head[1:]} <= ENGINE_HEADERS, head
-assert seen <= {"GET /v1/models HTTP/1.1", "POST /v1/completions HTTP/1.1", "POST /v1/chat/completions HTTP/1.1"}, seen
+served = {"GET /v1/models HTTP/1.1", "POST /v1/completions HTTP/1.1", "POST /v1/chat/completions HTTP/1.1"}
+assert seen <= served | {"GET /metrics HTTP/1.1"}, seen
+assert {line["port"] for line in lines if line["route"].startswith("/metrics")} == {9180}, "metrics at a model's port"
 print("the engine saw: %s" % sorted(seen))
 
 security = run("systemd-analyze", "security", "--no-pager", "llm-proxy.service").splitlines()[-1]
