@@ -19,7 +19,7 @@ import re
 import stat
 import typing as t
 
-from ansible_collections.gpufleet.llm.plugins.module_utils import _finding
+from ansible_collections.gpufleet.llm.plugins.module_utils import _finding, _pki_records
 
 try:
     from cryptography import x509
@@ -34,9 +34,11 @@ else:
 
 CLIENT_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 API_KEY = re.compile(r"sk-[0-9a-f]{64}")
-DIGEST = re.compile(r"[0-9a-f]{64}")
 SERIAL = re.compile(r"[0-9a-f]{1,40}")
-MINIMUM_SERIAL_BITS = 64
+UNLISTED = "its digest isn't listed"
+ASN1_TIME = "%Y%m%d%H%M%SZ"
+PEM_CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+PEM_CRL = re.compile(b"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
 class Damaged(Exception):
@@ -64,10 +66,17 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Authority:
-    """The certificate authority as found: None where a file is absent."""
+    """The certificate authority that signs, as found: None where a file is absent.
+
+    ``others`` are trusted too while one authority follows another.
+    """
 
     certificate: t.Optional["x509.Certificate"]
     key: t.Optional[t.Any]
+    others: t.Tuple["x509.Certificate", ...] = ()
+
+    def trusted(self) -> t.List["x509.Certificate"]:
+        return ([self.certificate] if self.certificate is not None else []) + list(self.others)
 
 
 def parse_serial(text: str) -> int:
@@ -169,6 +178,20 @@ def read_certificate(path: str) -> t.Optional["x509.Certificate"]:
         raise Damaged("%s holds no PEM certificate" % path) from exc
 
 
+def read_certificates(path: str) -> t.List["x509.Certificate"]:
+    """Return all PEM certificates of a file, none when it isn't there. Raises Damaged when it holds none."""
+    content = read_bytes(path)
+    if content is None:
+        return []
+    try:
+        found = [x509.load_pem_x509_certificate(part) for part in PEM_CERTIFICATE.findall(content)]
+    except ValueError as exc:
+        raise Damaged("%s holds a certificate that can't be read" % path) from exc
+    if not found:
+        raise Damaged("%s holds no PEM certificate" % path)
+    return found
+
+
 def read_key(path: str, passphrase: t.Optional[str] = None) -> t.Optional[t.Any]:
     """Return a PEM private key, or None when it isn't there. Raises Damaged when it doesn't open."""
     content = read_bytes(path)
@@ -181,15 +204,18 @@ def read_key(path: str, passphrase: t.Optional[str] = None) -> t.Optional[t.Any]
         raise Damaged("%s doesn't open as a private key%s" % (path, how)) from exc
 
 
-def read_crl(path: str) -> t.Optional["x509.CertificateRevocationList"]:
-    """Return a PEM revocation list, or None when it isn't there. Raises Damaged when it's something else."""
+def read_crls(path: str) -> t.List["x509.CertificateRevocationList"]:
+    """Return all PEM revocation lists of a file, none when it isn't there. Raises Damaged when it holds none."""
     content = read_bytes(path)
     if content is None:
-        return None
+        return []
     try:
-        return x509.load_pem_x509_crl(content)
+        found = [x509.load_pem_x509_crl(part) for part in PEM_CRL.findall(content)]
     except ValueError as exc:
-        raise Damaged("%s holds no PEM revocation list" % path) from exc
+        raise Damaged("%s holds a revocation list that can't be read" % path) from exc
+    if not found:
+        raise Damaged("%s holds no PEM revocation list" % path)
+    return found
 
 
 def extension_names(certificate: "x509.Certificate") -> t.Set[str]:
@@ -257,75 +283,98 @@ def leaf_reason(
 
 
 def crl_reason(
-    crl: t.Optional["x509.CertificateRevocationList"],
-    authority: t.Optional["x509.Certificate"],
+    crls: t.Sequence["x509.CertificateRevocationList"],
+    trusted: t.Sequence["x509.Certificate"],
     *,
     revoked: t.AbstractSet[int],
     now: datetime.datetime,
     renew_before_days: int,
 ) -> str:
-    """Return why the revocation list has to be made anew, or an empty string."""
-    if crl is None:
+    """Return why the revocation lists have to be made anew, or an empty string.
+
+    Every trusted authority must have its own list: without one, everybody is refused.
+    """
+    if not crls:
         return "missing"
-    if authority is None:
+    if not trusted:
         return "the authority is new"
-    if not crl.is_signature_valid(t.cast(t.Any, authority.public_key())):
-        return "not signed by this authority"
-    listed = {entry.serial_number for entry in crl}
-    if listed != set(revoked):
-        return "lists %d certificates, %d are revoked" % (len(listed), len(revoked))
-    until = next_update(crl)
-    if until is None or until - now < datetime.timedelta(days=renew_before_days):
-        return "ends %s" % (until.isoformat() if until else "never stated")
+    for authority in trusted:
+        own = crl_of(authority, crls)
+        if own is None:
+            return "not signed by this authority" if len(trusted) == 1 else "%s has none" % common_name(authority)
+        listed = {entry.serial_number for entry in own}
+        if listed != set(revoked):
+            return "lists %d certificates, %d are revoked" % (len(listed), len(revoked))
+        until = next_update(own)
+        if until is None or until - now < datetime.timedelta(days=renew_before_days):
+            return "ends %s" % (until.isoformat() if until else "never stated")
+    if len(crls) != len(trusted):
+        return "%d lists for %d authorities" % (len(crls), len(trusted))
     return ""
 
 
+def crl_of(
+    authority: "x509.Certificate", crls: t.Sequence["x509.CertificateRevocationList"]
+) -> t.Optional["x509.CertificateRevocationList"]:
+    """Return the list that the authority signed, None where there is none."""
+    for crl in crls:
+        if crl.issuer == authority.subject and crl.is_signature_valid(t.cast(t.Any, authority.public_key())):
+            return crl
+    return None
+
+
 def revocations(
-    issued: t.Iterable["x509.Certificate"],
-    crl: t.Optional["x509.CertificateRevocationList"],
+    issued: t.Collection["x509.Certificate"],
+    crls: t.Iterable["x509.CertificateRevocationList"],
     *,
     clients: t.Collection[str],
     serials: t.Collection[int],
     now: datetime.datetime,
 ) -> t.List[t.Dict[str, t.Any]]:
-    """Return what the revocation list must hold: every certificate still in its time that a revoked client ever had.
+    """Return what the revocation lists must hold: every certificate still in its time that a revoked client ever had.
 
-    A date that the present list gives is kept; a new one is ``now``. Times are ASN.1, ``YYYYMMDDHHMMSSZ``.
+    A date that the present lists give is kept; a new one is ``now``. Times are ASN.1, ``YYYYMMDDHHMMSSZ``.
     """
+    ended = {certificate.serial_number for certificate in issued if not_after(certificate) <= now}
     wanted = {
         certificate.serial_number
         for certificate in issued
         if not_after(certificate) > now and common_name(certificate) in clients and has_usage(certificate, "client")
-    } | set(serials)
+    } | (set(serials) - ended)
     dates: t.Dict[int, datetime.datetime] = {}
-    for entry in crl or ():
+    for entry in (entry for crl in crls for entry in crl):
         date = getattr(entry, "revocation_date_utc", None) or entry.revocation_date
         dates[entry.serial_number] = date
     return [
-        {"serial_number": serial, "revocation_date": dates.get(serial, now).strftime("%Y%m%d%H%M%SZ")}
+        {"serial_number": serial, "revocation_date": dates.get(serial, now).strftime(ASN1_TIME)}
         for serial in sorted(wanted)
     ]
 
 
-def api_key_state(directory: str) -> t.Dict[str, t.Any]:
-    """Return a client's API key as ``{reason, digests, missing_digest}``; never the key.
+def api_key_state(directory: str, now: datetime.datetime) -> t.Dict[str, t.Any]:
+    """Return a client's API key as ``{reason, digests}``, digests as the lines of ``api_key.sha256``; never the key.
+
+    A client that manage_clients keeps may lack the key: it was handed over.
 
     Raises:
         Damaged: the key or the list of digests isn't in its form.
     """
     content = read_bytes(os.path.join(directory, "api_key"))
-    listed = read_bytes(os.path.join(directory, "api_key.sha256"))
-    digests = [line.strip() for line in (listed or b"").decode("utf-8", "replace").splitlines() if line.strip()]
-    for digest in digests:
-        if not DIGEST.fullmatch(digest):
-            raise Damaged("%s/api_key.sha256 holds a line that is not 64 lower-case hexadecimal digits" % directory)
+    try:
+        keys = _pki_records.read_keys(directory)
+        kept = _pki_records.read_record(directory) is not None
+    except _pki_records.Malformed as exc:
+        raise Damaged(str(exc)) from exc
+    digests = _pki_records.format_keys(keys).splitlines()
     if content is None:
-        return {"reason": "missing", "digests": digests}
+        handed_over = kept and _pki_records.valid_keys(keys, now)
+        return {"reason": "" if handed_over else "missing", "digests": digests}
     key = content.decode("utf-8", "replace").strip()
     if not API_KEY.fullmatch(key):
         raise Damaged("%s/api_key is not 'sk-' and 64 lower-case hexadecimal digits" % directory)
     digest = hashlib.sha256(key.encode("ascii")).hexdigest()
-    return {"reason": "" if digest in digests else "its digest isn't listed", "digests": digests}
+    listed = digest in [key.digest for key in keys]
+    return {"reason": "" if listed else UNLISTED, "digests": digests}
 
 
 def open_permissions(directory: str) -> t.List[t.Dict[str, str]]:
@@ -435,7 +484,8 @@ def check_authority(request: Request) -> t.Tuple[Authority, t.List[_finding.Find
     findings: t.List[_finding.Finding] = []
     passphrase = request.passphrase
     try:
-        certificate = read_certificate(os.path.join(directory, "ca.crt"))
+        trusted = read_certificates(os.path.join(directory, "ca.crt"))
+        certificate = trusted[0] if trusted else None
         if passphrase is None:
             stored = read_bytes(os.path.join(directory, "ca.passphrase"))
             passphrase = stored.decode("utf-8").strip() if stored else None
@@ -476,7 +526,8 @@ def check_authority(request: Request) -> t.Tuple[Authority, t.List[_finding.Find
                 expected="the key of ca.crt in ca.key",
                 found="no ca.key" if key is None else "ca.key holds another key",
                 detail="llm_pki_dir is %s." % directory,
-                remedy="Restore ca.key from your backup. %s" % rotate,
+                remedy="If playbooks/rotate_authority.yml was cut off, run it again with the same step; else restore "
+                "ca.key from your backup. %s" % rotate,
             )
         )
     end = not_after(certificate)
@@ -500,10 +551,10 @@ def check_authority(request: Request) -> t.Tuple[Authority, t.List[_finding.Find
                 expected="more than %d days left" % (request.renew_before_days * 3),
                 found="notAfter %s" % end.isoformat(),
                 detail="The authority is in llm_pki_dir %s." % directory,
-                remedy=rotate,
+                remedy="Let another one follow while both are trusted: playbooks/rotate_authority.yml.",
             )
         )
-    return Authority(certificate, key), findings
+    return Authority(certificate, key, tuple(trusted[1:])), findings
 
 
 def _pair_reason(request: Request, authority: Authority, path: str, stem: str, **wanted: t.Any) -> t.Tuple[str, bool]:
@@ -530,6 +581,8 @@ def read_issued(directory: str) -> t.Tuple[t.List["x509.Certificate"], t.List[st
     damaged: t.List[str] = []
     folder = os.path.join(directory, "issued")
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        if name.startswith("."):
+            continue  # a writer's, or what is left of one that was killed
         path = os.path.join(folder, name)
         try:
             certificate = read_certificate(path)
@@ -567,7 +620,8 @@ class Inspection:
             "server_alternative_names": subject_alternative_names(request.server_names),
         }
         self.authority = Authority(None, None)
-        self.crl: t.Optional["x509.CertificateRevocationList"] = None
+        self.crls: t.List["x509.CertificateRevocationList"] = []
+        self.records: t.Dict[str, _pki_records.Record] = {}
         self.revoked: t.Set[int] = set()
 
     def stopped(self) -> bool:
@@ -584,18 +638,51 @@ class Inspection:
             self.due["authority"] = True
             self.reasons.append("certificate authority: missing")
 
+    def look_at_records(self) -> None:
+        try:
+            self.records = _pki_records.read_records(self.request.directory)
+        except _pki_records.Malformed as exc:
+            self.findings.append(
+                _finding.finding(
+                    "pki.client_record",
+                    False,
+                    expected="what playbooks/manage_clients.yml wrote",
+                    found=str(exc),
+                    remedy="Restore the file from your backup, or correct it.",
+                )
+            )
+        for name in sorted(set(self.request.clients) & set(_pki_records.revoked_names(self.records))):
+            self.findings.append(
+                _finding.finding(
+                    "pki.revoked_client",
+                    False,
+                    severity="warning",
+                    expected="a client is either served or revoked",
+                    found="%s is in llm_pki_clients, and playbooks/manage_clients.yml revoked it" % name,
+                    detail="It stays revoked.",
+                    remedy="Take it out of llm_pki_clients, or issue it again with llm_pki_client_reinstate.",
+                )
+            )
+
+    def served(self) -> t.List[str]:
+        """Return who must have a certificate: the inventory's clients, then those that only the directory knows."""
+        revoked = set(_pki_records.revoked_names(self.records)) | set(self.request.revoked_clients)
+        names = [*self.request.clients, *(name for name in sorted(self.records) if name not in self.request.clients)]
+        return [name for name in names if name not in revoked]
+
     def look_at_revocations(self) -> None:
         request = self.request
         issued, damaged = read_issued(request.directory)
         try:
-            self.crl = read_crl(os.path.join(request.directory, "crl.pem"))
+            self.crls = read_crls(os.path.join(request.directory, "crl.pem"))
         except Damaged as exc:
             self.reasons.append("revocation list: %s" % exc)
         self.report["revoked"] = revocations(
             issued,
-            self.crl,
-            clients=set(request.revoked_clients),
-            serials={parse_serial(serial) for serial in request.revoked_serials},
+            self.crls,
+            clients=set(request.revoked_clients) | set(_pki_records.revoked_names(self.records)),
+            serials={parse_serial(serial) for serial in request.revoked_serials}
+            | _pki_records.revoked_serials(self.records, request.now),
             now=request.now,
         )
         self.revoked = {entry["serial_number"] for entry in self.report["revoked"]}
@@ -649,7 +736,7 @@ class Inspection:
 
     def look_at_api_key(self, name: str) -> None:
         try:
-            state = api_key_state(os.path.join(self.request.directory, "clients", name))
+            state = api_key_state(os.path.join(self.request.directory, "clients", name), self.request.now)
         except Damaged as exc:
             self.findings.append(
                 _finding.finding(
@@ -669,8 +756,8 @@ class Inspection:
 
     def look_at_crl(self) -> None:
         reason = crl_reason(
-            self.crl,
-            self.authority.certificate,
+            self.crls,
+            self.authority.trusted(),
             revoked=self.revoked,
             now=self.request.now,
             renew_before_days=self.request.crl_renew_before_days,
@@ -704,11 +791,14 @@ def inspect(request: Request) -> t.Dict[str, t.Any]:
         inspection.look_at_authority()
     if inspection.stopped():
         return inspection.report
+    inspection.look_at_records()
+    if inspection.stopped():
+        return inspection.report
     inspection.look_at_revocations()
     if request.server_name is not None:
         names = inspection.report["server_alternative_names"]
         inspection.due["server"] = inspection.look_at_pair("server", request.server_name, names)
-    for name in request.clients:
+    for name in inspection.served():
         if inspection.look_at_pair("client", name, ()):
             inspection.due["clients"].append(name)
         inspection.look_at_api_key(name)
