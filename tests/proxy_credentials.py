@@ -145,13 +145,14 @@ def make_token(asked: t.Mapping[str, t.Any], claims: t.Mapping[str, t.Any], keys
         keys: directory with the issuer's private keys.
     """
     algorithm = asked.get("algorithm", "ES256")
+    now = int(time.time())
     header = {"alg": algorithm, "typ": "JWT", "kid": algorithm.lower(), **asked.get("header", {})}
 
     def body(more: t.Mapping[str, t.Any]) -> str:
         wanted = {"exp": 300, **claims, **asked.get("claims", {}), **more}
         for name in ("exp", "nbf", "iat"):
             if isinstance(wanted.get(name), int) and not isinstance(wanted[name], bool):
-                wanted[name] += int(time.time())
+                wanted[name] += now
         text = json.dumps({name: value for name, value in wanted.items() if value is not None})
         return encode(str(asked.get("payload", text)).encode())
 
