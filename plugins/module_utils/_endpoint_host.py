@@ -195,7 +195,7 @@ def decide_exposures(state: State, limits: t.Mapping[str, float]) -> t.Iterator[
 
 
 def decide_listeners(state: State, proxy_unit: str, ports: t.Sequence[int]) -> t.Iterator[Finding]:
-    """Nothing of ours listens on TCP but the proxy on the models' ports, and there it does."""
+    """Nothing of ours listens on TCP but the proxy on its ports, and there it does."""
     strangers = [li for li in state["listeners"] if li["unit"] != proxy_unit or li["port"] not in ports]
     missing = sorted(set(ports) - {li["port"] for li in state["listeners"] if li["unit"] == proxy_unit})
     shown = ["%s on %s port %d" % (li["unit"], li["address"], li["port"]) for li in strangers]

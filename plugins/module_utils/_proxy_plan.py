@@ -125,11 +125,11 @@ def check_endpoints(endpoints: t.Sequence[Mapping], checks: Checks) -> None:
 def plan_admin(
     given: Mapping, models: t.Sequence[Mapping], clients: t.Sequence[Mapping], checks: Checks
 ) -> t.List[str]:
-    """Return the certificates' subjects that may read metrics; none where no client is named."""
+    """Return the certificates' subjects that may read metrics; none where no client is named, or port 0."""
     names = list(given.get("admin_clients") or [])
-    if not names:
-        return []
     port = given.get("admin_port")
+    if not names or port == 0:
+        return []
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         checks.refuse("admin_port", "1 to 65535", repr(port), "It is llm_proxy_admin_port.", "Correct it.")
     for model in models:

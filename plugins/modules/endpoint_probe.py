@@ -147,9 +147,14 @@ options:
         type: path
         default: /var/lib/gpufleet/calibration
       proxy_unit:
-        description: The unit that listens on the ports of O(models), and on nothing else.
+        description: The unit that listens on the ports of O(models) and on O(host.proxy_ports), and on nothing else.
         type: str
         default: llm-proxy.service
+      proxy_ports:
+        description: Ports beside those of O(models) on which the proxy must listen.
+        type: list
+        elements: int
+        default: []
 """
 
 EXAMPLES = r"""
@@ -226,6 +231,7 @@ HOST_SPEC = {
     "plan_dir": {"type": "path", "default": "/etc/gpufleet/vllm"},
     "calibration_dir": {"type": "path", "default": CALIBRATION_DIR},
     "proxy_unit": {"type": "str", "default": "llm-proxy.service"},
+    "proxy_ports": {"type": "list", "elements": "int", "default": []},
 }
 
 
@@ -262,7 +268,7 @@ def prove_host(params: t.Mapping[str, t.Any], state: _endpoint_host.State) -> t.
         units=host["units"],
         exposure_limits=host["exposure_limits"],
         proxy_unit=host["proxy_unit"],
-        ports=[int(model["port"]) for model in params["models"]],
+        ports=[int(model["port"]) for model in params["models"]] + host["proxy_ports"],
     )
 
 

@@ -31,7 +31,8 @@ PKI = {
     "clients": {"demo": ["a" * 64, "b" * 64], "gpu-validate": ["c" * 64]},
 }
 
-NOT_LIMITS = ("llm_proxy_admin_port", "llm_proxy_jwt_skew_seconds")
+ADMIN_PORT = 9180
+NOT_LIMITS = ("llm_proxy_jwt_skew_seconds",)
 
 
 def defaults() -> t.Dict[str, t.Any]:
@@ -53,7 +54,7 @@ def inputs(**changes: t.Any) -> t.Dict[str, t.Any]:
         "pki": PKI,
         "tiers": role["llm_proxy_tiers"],
         "admin_clients": [role["llm_proxy_validate_client"]],
-        "admin_port": role["llm_proxy_admin_port"],
+        "admin_port": ADMIN_PORT,
         "limits": {name: value for name, value in role.items() if isinstance(value, int) and name not in NOT_LIMITS},
         "check_mode": False,
     }
@@ -70,6 +71,7 @@ def render(given: t.Mapping[str, t.Any], platform: str = "debian12", **changes: 
         **role,
         **defaults(),
         "__llm_proxy_plan": plan,
+        "llm_proxy_admin_port": ADMIN_PORT,
         "llm_proxy_listen_addresses": given["listen_addresses"],
         "__llm_proxy_groups": [group for group in role["__llm_proxy_tls_groups"] if group not in unknown],
         **changes,

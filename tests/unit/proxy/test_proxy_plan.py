@@ -86,7 +86,7 @@ MODEL = {"name": "m", "slot": "a", "port": 8443}
         ({"models": [dict(MODEL, fallback_socket="x")]}, "'x'"),
         ({"models": [dict(MODEL, fallback_socket="/run/gpufleet/m-a/engine.sock")]}, "another socket"),
         ({"admin_clients": ["demo"], "admin_port": 8443}, "8443, which smollm2 has"),
-        ({"admin_clients": ["demo"], "admin_port": 0}, "llm_proxy_admin_port"),
+        ({"admin_clients": ["demo"], "admin_port": 65536}, "llm_proxy_admin_port"),
         ({"admin_clients": ["nobody"], "admin_port": 9180}, "'nobody'"),
         ({"endpoints": []}, "llm_proxy_endpoints is empty"),
         ({"endpoints": [{"path": "/v1/../metrics", "method": "GET"}]}, "/v1/../metrics"),
@@ -159,6 +159,14 @@ def test_tiers_settle_their_limits_from_the_standard_one() -> None:
         ("gold", ["demo"], 50),
     ]
     assert tiers[1]["requests_per_second"] == 10
+
+
+@pytest.mark.parametrize(
+    "nobody", [{"admin_clients": [], "admin_port": 9180}, {"admin_clients": ["demo"], "admin_port": 0}]
+)
+def test_there_is_a_listener_for_metrics_only_for_somebody(nobody: dict[str, t.Any]) -> None:
+    assert _proxy_plan.proxy_plan(given(**nobody))["admin"] is False
+    assert _proxy_plan.proxy_plan(given(admin_clients=["demo"], admin_port=9180))["policy"]["admins"] == ["CN=demo"]
 
 
 def test_what_the_control_node_keeps_is_served_and_what_it_revoked_is_not() -> None:
