@@ -63,6 +63,16 @@ test-driver: dev ## The real driver of Debian's archive, built by DKMS on a boot
 accuracy-llama: dev ## Compare the llama.cpp planner with llama-server's own dry run (10 s; not part of test)
 	@tests/accuracy/accuracy_llama.sh
 
+.PHONY: proxy-check proxy-trials proxy-tools bench-proxy
+proxy-check: dev ## Run the table of proxy cases against the endpoint of demo-env's variables, whatever it is
+	@.venv/bin/python tests/proxy_check.py $(ARGUMENTS)
+proxy-trials: ## Change, overload and break the proxy under load: TRIALS="zero_loss overload faults" (6 min; root; not part of test)
+	@tests/proxyrig/trials.sh $(TRIALS)
+proxy-tools: ## Foreign tools judge the proxy on both Debians' nginx (8 min; root; not part of test)
+	@tests/proxyrig/trials.sh tools
+bench-proxy: ## What the proxy costs, direct and HAProxy beside it (10 min; root; not part of test)
+	@tests/proxyrig/trials.sh bench
+
 .PHONY: bench
 bench: dev ## Tasks and seconds of the no-change run, with a peer's role beside it
 	@tests/bench/no_change.py

@@ -4,7 +4,7 @@
 #   tools/lock.sh [--output DIR] [--release ID] [TARGET...]
 #   tools/lock.sh --verify [--release ID] [TARGET...]
 #
-# TARGET: control, dev, vllm-cpu, vllm-cuda; without one, all of them. Without --release, every release that has the
+# TARGET: control, dev, proxy-tools, vllm-cpu, vllm-cuda; without one, all of them. Without --release, every release that has the
 # target's .in file. With --output the files are written below DIR, laid out as in the tree, and the tree stays as it is.
 #
 # A release's files are resolved for the C library that the engine's minimum_glibc in releases/<id>.yml names. --verify
@@ -33,7 +33,7 @@ while (($#)); do
 done
 if ((!${#targets[@]})); then
     targets=(vllm-cpu vllm-cuda)
-    [[ -n $verify ]] || targets=(control dev "${targets[@]}")
+    [[ -n $verify ]] || targets=(control dev proxy-tools "${targets[@]}")
 fi
 if [[ -n $release ]]; then
     releases=("$release")
@@ -107,7 +107,7 @@ engine() {
 
 for target in "${targets[@]}"; do
     case $target in
-        control | dev)
+        control | dev | proxy-tools)
             [[ -z $verify ]] || { echo "lock.sh: --verify is for a release's files" >&2; exit 2; }
             for python in 3.11 3.12 3.13; do
                 compile requirements "$target.in" "$target-py${python/./}.txt" "$python" x86_64-manylinux_2_28
