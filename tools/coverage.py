@@ -6,8 +6,9 @@
 
   tools/coverage.py [PYTEST-ARGUMENT...]     all of the unit, golden and accuracy tests without an argument
 
-What is measured, and the limit, is in pyproject.toml below tool.coverage. coverage itself compares the sum of statements
-and branches with its limit; here each is compared, so that many easy statements can't hide branches that nothing took.
+What is measured, and the limit, is in pyproject.toml below tool.coverage. coverage itself compares the sum of
+statements and branches with its limit; here each is compared, so that many easy statements can't hide branches that
+nothing took.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 COVERAGE = [sys.executable, "-m", "coverage"]
@@ -37,7 +39,9 @@ def main() -> None:
     if done.returncode:
         sys.exit("the tests failed: their coverage says nothing")
     # A child that a test killed leaves half a file, which is passed over.
-    combine = subprocess.run([*COVERAGE, "combine", "--quiet"], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    combine = subprocess.run(
+        [*COVERAGE, "combine", "--quiet"], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False
+    )
     if combine.returncode:
         sys.exit("the measurements can't be combined: %s" % combine.stderr)
     subprocess.run([*COVERAGE, "report", "--fail-under=0"], cwd=ROOT, check=True)

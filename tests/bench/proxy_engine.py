@@ -102,7 +102,8 @@ async def run(arguments: argparse.Namespace) -> int:
         quarter = statistics.quantiles(differences, n=4) if len(differences) > 1 else [float("nan")] * 3
         floors.at_least("%d at once: turns that say something" % at_once, len(differences), turns)
         added.append(
-            {"at once": at_once, "turns": len(differences), "+first p50": statistics.median(differences or [float("nan")]),
+            {"at once": at_once, "turns": len(differences),
+             "+first p50": statistics.median(differences or [float("nan")]),
              "half of the turns": "%.2f to %.2f" % (quarter[0], quarter[2]),
              "+gap p50": report.percentile(gaps["proxied"], 0.5) - report.percentile(gaps["direct"], 0.5)}
         )  # fmt: skip
