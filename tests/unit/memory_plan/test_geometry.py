@@ -86,7 +86,7 @@ QWEN_NEXT: dict[str, t.Any] = {
     "max_position_embeddings": 262144,
     "torch_dtype": "bfloat16",
 }
-RULES = ruling.rules_for("0.32.0")
+RULES = ruling.rules_for(ruling.READ[-1])
 
 
 def total(config: t.Mapping[str, t.Any], **want: t.Any) -> int:
