@@ -31,9 +31,10 @@ def test_one_that_hangs_is_killed_and_what_it_sent_is_kept():
         time.sleep(3600)
 
     began = time.monotonic()
-    answer = child.run_in_child(produce, 0.3)
-    assert time.monotonic() - began < 5
-    assert (answer.end, answer.detail) == ("timeout", "no answer in 0.3 s")
+    # Long enough for a child that starts on a busy machine to have sent what it sends first.
+    answer = child.run_in_child(produce, 3)
+    assert time.monotonic() - began < 60
+    assert (answer.end, answer.detail) == ("timeout", "no answer in 3 s")
     with pytest.raises(ProcessLookupError):
         os.kill(answer.parts[0], 0)
 

@@ -402,28 +402,10 @@ def test_margins_follow_what_is_not_known() -> None:
 # -- the cache's type and recurrent states -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("quantization_config", "asked", "kind"),
-    [
-        ({"kv_cache_scheme": {"num_bits": 8, "type": "float"}}, "auto", ("fp8", 1)),
-        ({"quantization": {"kv_cache_quant_algo": "FP8"}}, "auto", ("fp8", 1)),
-        ({"kv_cache_quant_algo": "NONE"}, "auto", ("auto", 2)),
-        ({}, "fp8_e5m2", ("fp8_e5m2", 1)),
-    ],
-)
-def test_the_cache_is_of_the_type_that_the_checkpoint_asks_for(
-    quantization_config: dict[str, t.Any], asked: str, kind: tuple[str, int]
-) -> None:
-    model = reading.read_model(dict(LLAMA, quantization_config=quantization_config))
-    assert speccing.kv_dtype_of(model, wanting.want_of({"kv_cache_dtype": asked})) == kind
-
-
 def test_a_cache_of_an_unknown_type_is_refused() -> None:
-    model = reading.read_model(dict(LLAMA, quantization_config={"kv_cache_scheme": {"num_bits": 4}}))
-    with pytest.raises(reading.Unsupported, match=r"kv_cache_scheme .* is not known"):
-        speccing.kv_dtype_of(model, wanting.want_of({}))
+    model = reading.read_model(LLAMA)
     with pytest.raises(reading.Unsupported, match="kv_cache_dtype int3 is not known"):
-        speccing.kv_dtype_of(model, wanting.want_of({"kv_cache_dtype": "int3"}))
+        speccing.kv_dtype_of(model, wanting.want_of({"kv_cache_dtype": "int3"}), RULES)
 
 
 def test_a_recurrent_state_is_cut_evenly_or_refused() -> None:
