@@ -77,6 +77,10 @@ bench-proxy: ## What the proxy costs, direct and HAProxy beside it (10 min; root
 bench: dev ## Tasks and seconds of the no-change run, with a peer's role beside it
 	@tests/bench/no_change.py
 
+.PHONY: bench-plan
+bench-plan: dev ## Time and memory of planning 70 B parameters from headers, with a peer beside it
+	@.venv/bin/python tests/bench/memory_plan.py
+
 .PHONY: release-check
 release-check: dev ## Prove every release consistent, offline, and print the support matrix
 	@.venv/bin/python tools/release_check.py
