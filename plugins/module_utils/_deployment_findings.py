@@ -109,6 +109,10 @@ def _planned(one: Record, check: str, accelerator: str) -> Finding:
     if plan["fits"]:
         return finding(check, True, expected="room for the model and one request", found=said(plan))
     remedy = changes(plan, accelerator != "cpu")
+    per_gpu = plan["per_gpu"]
+    if accelerator != "cpu" and (per_gpu["free"] or per_gpu["budget"]) < per_gpu["budget"]:
+        share = int(100 * per_gpu["free"] / per_gpu["total"]) / 100
+        remedy = "Stop what else uses the GPU, or set gpu-memory-utilization to %.2f at most" % share
     if accelerator == "cpu":
         remedy = "; ".join(text for text in (_cpu_remedy(plan, one["users"]), remedy) if text)
     # What serves with the plan that was made for it isn't stopped by a later look: it is told.

@@ -44,6 +44,11 @@ ACCELERATOR_DEFAULTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "cpu": {"dtype": "float32", "enforce-eager": True},
     "cuda": {},
 }
+#: Variables that would silently change what the role plans with, each with where it is said instead.
+OWNED_ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "set the model's gpus",
+    "VLLM_CPU_KVCACHE_SPACE": "set vllm_cpu_kv_cache_gib, or kv-cache-memory-bytes in the model's engine_config",
+}
 TLS_REMEDY = "leave it out; TLS ends at the proxy (role llm_proxy)"
 
 
@@ -140,6 +145,7 @@ def plan(
     drain_seconds: int = 60,
     paths: t.Optional[t.Mapping[str, str]] = None,
     memory: t.Optional[t.Sequence[t.Mapping[str, t.Any]]] = None,
+    environment: t.Optional[t.Mapping[str, t.Any]] = None,
 ) -> t.Dict[str, t.Any]:
     """Return ``{instances, names, refusal}`` for the models that this engine serves.
 
@@ -153,6 +159,7 @@ def plan(
         paths: resolved directory by model name; a model without one is named by its ``current`` link.
         memory: the instances' memory plans, ``instances`` of the module ``memory_plan``. Their arguments are taken
             where a model's ``engine_config`` doesn't have them.
+        environment: further environment of the engines.
     """
     planned = {str(one["name"]): one for one in memory or ()}
     if defaults is None:
@@ -168,6 +175,16 @@ def plan(
                 found=fault or "a good key",
                 detail="vLLM switches authentication off, without a word, when its key is empty.",
                 remedy="set it to null to have each host make its own key, or to the output of openssl rand -hex 32",
+            )
+        )
+    for name in sorted(set(OWNED_ENVIRONMENT) & set(environment or {})):
+        findings.append(
+            _finding.finding(
+                "vllm_environment.%s" % name,
+                False,
+                expected="no such variable; it would take the place of what is planned",
+                found="a value",
+                remedy=OWNED_ENVIRONMENT[name],
             )
         )
     instances: t.List[t.Dict[str, t.Any]] = []

@@ -160,9 +160,10 @@ def refusals(laid: Laid, gpu: Gpu, record: Record, available: t.Sequence[int], p
     said = _parallel(laid, gpu)
     if limit and want.max_model_len > limit:
         said.append("max_model_len %d exceeds the model's max_position_embeddings %d" % (want.max_model_len, limit))
-    said += _free(laid, gpu, record)
+    taken = _free(laid, gpu, record)
+    said += taken
     short = _cache(laid, gpu, record, available, pinned)
     said += short
     if not short:
-        said += _outside(laid, gpu, record) + _users(laid, record)
+        said += ([] if taken else _outside(laid, gpu, record)) + _users(laid, record)
     return said

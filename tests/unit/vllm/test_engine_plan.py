@@ -118,3 +118,9 @@ def test_the_files_of_an_instance_are_its_own():
         "/etc/systemd/system/vllm@smollm2-a.service.d/20-accelerator.conf",
     ]
     assert all(f["owner"] == "root" and f["mode"] == "0644" for f in placed["files"])
+
+
+def test_an_environment_that_would_change_the_plan_is_refused():
+    made = _engine_plan.plan([], environment={"VLLM_CPU_KVCACHE_SPACE": "4", "VLLM_LOGGING_LEVEL": "INFO"})
+    assert "vllm_environment.VLLM_CPU_KVCACHE_SPACE" in made["refusal"]
+    assert "set vllm_cpu_kv_cache_gib" in made["refusal"] and "LOGGING" not in made["refusal"]
