@@ -174,6 +174,8 @@ def verdict(findings: t.Sequence[Finding]) -> t.Dict[str, t.Any]:
     return {
         "findings": list(findings),
         "ok": not refusals(findings),
-        "summary": [("%s" if found["ok"] else "NOT: %s") % describe(found) for found in findings],
+        "summary": [
+            describe(dict(found, remedy="")) if found["ok"] else "NOT: " + describe(found) for found in findings
+        ],
         "refusal": refusal_message(findings, "The measured context"),
     }
