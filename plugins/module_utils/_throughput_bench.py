@@ -85,7 +85,7 @@ def run(interpreter: str, load: Load, url: str, stand_in: str) -> Record:
     Raises:
         BenchError: it failed, or took too long; then its whole process group is gone.
     """
-    directory = tempfile.mkdtemp(prefix="gpufleet-bench-")
+    directory = tempfile.mkdtemp(prefix="llm-bench-")
     try:
         # Other prompts each time: a cache of prefixes would answer for the engine.
         argv = arguments(interpreter, load, url, directory, random.SystemRandom().randrange(1 << 31))
