@@ -31,8 +31,12 @@ class Quant(t.NamedTuple):
     packed: bool = False  # experts in MXFP4
 
 
-def _groups(config: t.Mapping[str, t.Any]) -> t.Tuple[int, int]:
-    """Return bits and group size of a compressed-tensors checkpoint; group 0: a scale for a whole channel."""
+def _compressed(config: t.Mapping[str, t.Any]) -> float:
+    """Return the bytes of a parameter in a compressed-tensors checkpoint.
+
+    Floats of 4 bits (NVFP4, MXFP4) have scales of one byte; integers have scales of two, and packed zeros besides where
+    they aren't symmetric. Group 0: a scale for a whole channel, which doesn't count.
+    """
     groups = config.get("config_groups")
     if not isinstance(groups, dict) or not groups:
         raise Unsupported("quantization_config has no config_groups")
@@ -41,7 +45,11 @@ def _groups(config: t.Mapping[str, t.Any]) -> t.Tuple[int, int]:
         described = group.get("weights") if isinstance(group, dict) else None
         if not isinstance(described, dict):
             raise Unsupported("quantization_config: a group without weights")
-        sizes.add((whole(described, "num_bits"), optional(described, "group_size")))
+        bits, size = whole(described, "num_bits"), optional(described, "group_size")
+        if bits == 4 and described.get("type") == "float" and size:
+            sizes.add(0.5 + 1.0 / size)
+        else:
+            sizes.add(_grouped(bits, size, zeros=described.get("symmetric") is False))
     if len(sizes) != 1:
         raise Unsupported("quantization_config: groups of several sizes need the checkpoint's headers")
     return sizes.pop()
@@ -71,7 +79,7 @@ def quant_of(model: Model, want: Want) -> Quant:
         size = _grouped(optional(config, "bits", 4) or 4, optional(config, "group_size", 128), zeros=True)
         return Quant(size, size)
     if method == "compressed-tensors":
-        size = _grouped(*_groups(config), zeros=False)
+        size = _compressed(config)
         return Quant(size, size)
     if method == "fp8":
         block = config.get("weight_block_size")

@@ -130,10 +130,14 @@ def last_lines(text: str) -> str:
 
 
 def errors_of(result: t.Mapping[str, t.Any]) -> str:
-    """Return what the requests that failed said, each once."""
+    """Return what the requests that failed said, each once; of a traceback, its last line."""
     said = result.get("errors")
-    texts = {str(one).strip()[:200] for one in said if one} if isinstance(said, list) else set()
-    return "; ".join(" ".join(text.split()) for text in sorted(texts)[:3])
+    texts = set()
+    for one in said if isinstance(said, list) else []:
+        lines = [line.strip() for line in str(one or "").splitlines() if line.strip()]
+        if lines:
+            texts.add((lines[-1] if lines[0].startswith("Traceback") else " ".join(lines))[:200])
+    return "; ".join(sorted(texts)[:3])
 
 
 def _number(value: t.Any) -> t.Optional[float]:

@@ -36,6 +36,25 @@ def replaced(data: bytes, pairs: t.Sequence[t.Tuple[bytes, bytes]]) -> t.Tuple[b
     return data, b""
 
 
+def received(server: ssl.SSLSocket) -> t.Iterator[bytes]:
+    """Yield what a TLS connection has now, empty at its end; it doesn't wait.
+
+    What made the socket readable may hold nothing for us, a session ticket for one. Waiting for more would keep the
+    request from being sent that the server waits for.
+    """
+    server.settimeout(0.0)
+    try:
+        while True:
+            data = server.recv(CHUNK)
+            yield data
+            if not data or not server.pending():
+                return
+    except (ssl.SSLWantReadError, BlockingIOError):
+        return
+    finally:
+        server.settimeout(None)
+
+
 class Relay:
     """Relays connections for as long as the context lasts."""
 
@@ -103,14 +122,14 @@ class Relay:
             selector.register(server, selectors.EVENT_READ)
             while not self.ending.is_set():
                 for ready, _mask in selector.select(1.0):
-                    source = t.cast(socket.socket, ready.fileobj)
-                    data = source.recv(CHUNK)
-                    if not data:
-                        return
-                    if source is client:
+                    if ready.fileobj is client:
+                        data = client.recv(CHUNK)
+                        if not data:
+                            return
                         data, kept = replaced(kept + data, pairs)
                         server.sendall(data)
                         continue
-                    client.sendall(data)
-                    while server.pending():
-                        client.sendall(server.recv(CHUNK))
+                    for data in received(server):
+                        if not data:
+                            return
+                        client.sendall(data)

@@ -99,6 +99,23 @@ def test_an_unknown_quantisation_is_not_taken_for_16_bits() -> None:
     assert "bitsandbytes" in plan["errors"][0]
 
 
+@pytest.mark.parametrize(
+    ("weights", "size"),
+    [
+        ({"num_bits": 4, "group_size": 128, "type": "int", "symmetric": True}, 0.5 + 2 / 128),
+        ({"num_bits": 4, "group_size": 128, "type": "int", "symmetric": False}, 0.5 + 2 / 128 + 0.5 / 128),
+        ({"num_bits": 4, "group_size": 16, "type": "float"}, 0.5 + 1 / 16),
+        ({"num_bits": 8, "type": "float"}, 1.0),
+    ],
+)
+def test_compressed_tensors_by_their_bits_and_scales(weights: t.Dict[str, t.Any], size: float) -> None:
+    stored = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": weights}}}
+    plain = made(dict(SMALL, tie_word_embeddings=True))["per_gpu"]["weights"]
+    packed = made(dict(SMALL, tie_word_embeddings=True, quantization_config=stored))["per_gpu"]["weights"]
+    linear = 28 * 3584 * (2 * 3584 + 2 * 512 + 3 * 18944)
+    assert plain - packed == pytest.approx(linear * (2 - size), rel=1e-6)
+
+
 def test_the_old_engine_had_one_pair_of_batch_sizes() -> None:
     arguments = planning.plan(
         SMALL, H100, {"version": READ[0], "generation": "V0"}, {"max_model_len": 4096}, mode="estimate"

@@ -50,6 +50,21 @@ def test_the_relay_speaks_as_the_client(start: t.Any, pki: t.Any) -> None:
     assert relay.errors == [] and relay.connections == 2
 
 
+def test_a_session_ticket_that_comes_first_keeps_no_request_waiting(start: t.Any, pki: t.Any) -> None:
+    """The server's tickets make the connection readable before the client has said anything."""
+    endpoint, _behaviour = start()
+    with relaying.Relay(endpoint, pki.ca, pki.client) as relay:
+        connection = http.client.HTTPConnection("127.0.0.1", int(relay.url.rsplit(":", 1)[-1]), timeout=5)
+        connection.connect()
+        time.sleep(0.5)
+        for _again in range(2):
+            connection.request("GET", "/v1/models", headers={"Authorization": "Bearer " + relay.stand_in})
+            answer = connection.getresponse()
+            assert answer.status == 200
+            answer.read()
+        connection.close()
+
+
 def test_a_proxy_that_is_down_is_said(start: t.Any, pki: t.Any) -> None:
     endpoint, _behaviour = start()
     with relaying.Relay(endpoint._replace(port=1), pki.ca, pki.client, 0.5) as relay:
