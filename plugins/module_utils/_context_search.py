@@ -140,7 +140,8 @@ class Search:
         alive = self.loader.alive()
         self.requests += 1
         if alive.kind != "ok":
-            kind = alive.kind if alive.kind in REMEDIES else "down"
+            # Nothing was loaded yet: what is wrong was wrong before.
+            kind = alive.kind if alive.kind in REMEDIES else "connect"
             raise Stopped(kind, "one token: %s" % alive.detail, [])
         step = self.bounds.step
         complete = True

@@ -315,6 +315,14 @@ def test_an_endpoint_that_is_down_is_an_error_without_a_load(serve: t.Any) -> No
         measured(params, port=1, connect_timeout_seconds=0.3)
 
 
+def test_an_engine_that_is_dead_before_any_load_is_to_be_started(serve: t.Any) -> None:
+    engine = Engine()
+    engine.dead = True
+    with pytest.raises(probing.ProbeError, match=r"one token: .*EngineDeadError.*systemctl status") as caught:
+        measured(serve(engine))
+    assert caught.value.levels == [] and engine.calls == 1
+
+
 def test_a_refusal_says_why_and_holds_no_key(serve: t.Any) -> None:
     wrong = "sk-" + "0bad" * 12
     with pytest.raises(probing.ProbeError, match="status 401") as caught:
