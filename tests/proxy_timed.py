@@ -102,6 +102,23 @@ def no_resumption(endpoint: Endpoint) -> str:
     return ""
 
 
+def fallback_metric(endpoint: Endpoint) -> str:
+    """What the fallback answered is counted apart, by client and model."""
+    endpoint.variable("GPUFLEET_FALLBACK")
+    case = {"listener": "admin", "certificate": "admin", "key": "none", "path": "/metrics"}
+
+    def counted() -> float:
+        lines = endpoint.send(case).body.decode().splitlines()
+        wanted = [line for line in lines if 'fallback="true"' in line and 'status="200"' in line]
+        return sum(float(line.split(" ")[1]) for line in wanted if line.startswith("llm_proxy_requests_total"))
+
+    before = counted()
+    ask(endpoint, "status 503 of mock-a")
+    ask(endpoint, "Hello")
+    time.sleep(0.2)
+    return "" if counted() == before + 1 else "it went from %s to %s" % (before, counted())
+
+
 def fallback_answers(endpoint: Endpoint) -> str:
     """A refusal of the engine goes to the fallback, marked; never where the caller forbids it."""
     endpoint.variable("GPUFLEET_FALLBACK")
@@ -204,6 +221,7 @@ TIMED: t.Dict[str, t.Callable[[Endpoint], str]] = {
     "no session is resumed": no_resumption,
     "errors of the engine": engine_errors,
     "fallback answers, marked": fallback_answers,
+    "metric of the fallback": fallback_metric,
     "nothing runs twice": never_twice,
     "requests at once": concurrency,
     "body that never ends": slow_body,

@@ -19,6 +19,8 @@ ABSOLUTE = re.compile(r"/[A-Za-z0-9._/{}@+-]+")
 HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 PLACEHOLDER = "# made by the role llm_pki when it really runs\n"
 TREE = "/etc/gpufleet/proxy"
+METRICS_PROGRAM = "/opt/gpufleet/libexec/llm_proxy_metrics.py"
+METRICS_UNIT = "llm-proxy-metrics.service"
 TLS_FILES = (("ca.crt", "0644"), ("crl.pem", "0644"), ("server.crt", "0644"), ("server.key", "0600"))
 LIMIT_RANGES = {
     "llm_proxy_failed_authentications_burst": (0, 100000),
@@ -240,6 +242,8 @@ def proxy_plan(given: Mapping) -> t.Dict[str, t.Any]:
             )
     if admins:
         files.append({"dest": "%s/admin.conf" % TREE, "template": "admin.conf.j2"})
+        files.append({"dest": METRICS_PROGRAM, "src": "llm_proxy_metrics.py"})
+        files.append({"dest": "/etc/systemd/system/%s" % METRICS_UNIT, "template": "%s.j2" % METRICS_UNIT})
     return {
         "refusal": _finding.refusal_message(checks.findings, "The proxy"),
         "models": models,

@@ -11,7 +11,7 @@ import re
 import subprocess
 
 MAXIMUM_EXPOSURE = 2.7
-FIELDS = {"time", "request_id", "client", "status", "first_byte_seconds", "end_of_stream", "route"}
+FIELDS = {"time", "request_id", "client", "status", "first_byte_seconds", "end_of_stream", "route", "model", "fallback"}
 ENGINE_HEADERS = {"host", "x-request-id", "content-type", "content-length"}
 
 
@@ -68,9 +68,11 @@ assert seen <= served | {"GET /metrics HTTP/1.1"}, seen
 assert {line["port"] for line in lines if line["route"].startswith("/metrics")} == {9180}, "metrics at a model's port"
 print("the engine saw: %s" % sorted(seen))
 
+assert run("systemctl", "is-active", "llm-proxy-metrics.service") == "active"
+for unit in ("llm-proxy-metrics.service", "llm-proxy.service"):
+    print(run("systemd-analyze", "security", "--no-pager", unit).splitlines()[-1])
 security = run("systemd-analyze", "security", "--no-pager", "llm-proxy.service").splitlines()[-1]
 exposure = float(re.search(r": ([0-9.]+) ", security).group(1))
-print(security)
 assert exposure <= MAXIMUM_EXPOSURE, security
 assert run("systemctl", "is-enabled", "nginx.service") == "disabled"
 assert run("systemctl", "is-active", "nginx.service") == "inactive"
