@@ -75,9 +75,9 @@ async function check(authorization, subject) {
 async function verify(r) {
     let client = '';
     try {
-        const headers = r.rawHeadersIn.filter((header) => header[0].toLowerCase() === 'authorization');
-        if (headers.length === 1 && isToken(headers[0][1])) {
-            client = await check(headers[0][1], r.variables.ssl_client_s_dn);
+        const authorization = r.headersIn.Authorization || '';
+        if (isToken(authorization)) {
+            client = await check(authorization, r.variables.ssl_client_s_dn);
         }
     } catch (error) {
         client = '';
