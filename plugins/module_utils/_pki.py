@@ -617,6 +617,7 @@ class Inspection:
             "revoked": [],
             "authority_not_after": None,
             "authority_name": "",
+            "ends": [],
             "server_alternative_names": subject_alternative_names(request.server_names),
         }
         self.authority = Authority(None, None)
@@ -712,6 +713,29 @@ class Inspection:
                 )
             )
 
+    def note_end(self, kind: str, name: str, end: t.Optional[datetime.datetime]) -> None:
+        """Note when something ends, with the days that are left."""
+        if end is not None:
+            left = round((end - self.request.now).total_seconds() / 86400, 1)
+            self.report["ends"].append({"kind": kind, "name": name, "not_after": end.isoformat(), "days_left": left})
+
+    def look_at_ends(self) -> None:
+        """Note the ends of what is in place, the one that comes first before the others."""
+        for authority in self.authority.trusted():
+            self.note_end("authority", common_name(authority), not_after(authority))
+            crl = crl_of(authority, self.crls)
+            self.note_end("revocation_list", common_name(authority), next_update(crl) if crl is not None else None)
+        pairs = [("client", name) for name in self.served()]
+        if self.request.server_name is not None:
+            pairs.append(("server", self.request.server_name))
+        for usage, name in pairs:
+            try:
+                found = read_certificate(os.path.join(self.request.directory, usage + "s", name, usage + ".crt"))
+            except Damaged:
+                continue  # look_at_pair says so
+            self.note_end(usage, name, not_after(found) if found is not None else None)
+        self.report["ends"].sort(key=lambda entry: entry["days_left"])
+
     def look_at_pair(self, usage: str, name: str, names: t.Sequence[str]) -> bool:
         """Return whether the pair is due."""
         path = os.path.join(self.request.directory, usage + "s", name)
@@ -784,6 +808,7 @@ def inspect(request: Request) -> t.Dict[str, t.Any]:
         (paths and modes);
         ``reasons``: one line for each thing that is due;
         ``revoked``: the entries that the revocation list must hold;
+        ``ends``: ``{kind, name, not_after, days_left}`` of all that is in place, the first to end first;
         ``authority_not_after``: end of the authority, ISO 8601, or None; ``authority_name``: its common name.
     """
     inspection = Inspection(request)
@@ -804,4 +829,5 @@ def inspect(request: Request) -> t.Dict[str, t.Any]:
         inspection.look_at_api_key(name)
     inspection.look_at_crl()
     inspection.look_at_permissions()
+    inspection.look_at_ends()
     return inspection.report

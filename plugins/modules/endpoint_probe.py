@@ -155,6 +155,18 @@ options:
         type: list
         elements: int
         default: []
+      tls_dir:
+        description: Directory with the proxy's C(server.crt), C(ca.crt) and C(crl.pem), whose ends are looked at. None
+          are looked at if left out.
+        type: path
+      tls_warning_days:
+        description: Days before its end at which the server's certificate or a revocation list is warned of.
+        type: int
+        default: 15
+      tls_authority_warning_days:
+        description: Days before its end at which an authority is warned of.
+        type: int
+        default: 90
 """
 
 EXAMPLES = r"""
@@ -206,10 +218,16 @@ units:
   type: dict
 """
 
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llm.plugins.module_utils import _endpoint_host, _memory_proof
+from ansible_collections.gpufleet.llm.plugins.module_utils import (
+    _endpoint_host,
+    _memory_proof,
+    _tls_expiry,
+    _tls_findings,
+)
 from ansible_collections.gpufleet.llm.plugins.module_utils._calibration import CALIBRATION_DIR
 from ansible_collections.gpufleet.llm.plugins.module_utils._endpoint_client import (
     Endpoint,
@@ -232,6 +250,9 @@ HOST_SPEC = {
     "calibration_dir": {"type": "path", "default": CALIBRATION_DIR},
     "proxy_unit": {"type": "str", "default": "llm-proxy.service"},
     "proxy_ports": {"type": "list", "elements": "int", "default": []},
+    "tls_dir": {"type": "path"},
+    "tls_warning_days": {"type": "int", "default": 15},
+    "tls_authority_warning_days": {"type": "int", "default": 90},
 }
 
 
@@ -263,13 +284,19 @@ def prove_endpoints(params: t.Mapping[str, t.Any]) -> t.Tuple[t.List[Finding], t
 def prove_host(params: t.Mapping[str, t.Any], state: _endpoint_host.State) -> t.List[Finding]:
     """Return the findings about the host itself."""
     host = params["host"]
-    return _endpoint_host.decide_state(
+    findings = _endpoint_host.decide_state(
         state,
         units=host["units"],
         exposure_limits=host["exposure_limits"],
         proxy_unit=host["proxy_unit"],
         ports=[int(model["port"]) for model in params["models"]] + host["proxy_ports"],
     )
+    if host["tls_dir"]:
+        warning_days = dict.fromkeys((kind for kind, _file in _tls_expiry.FILES), float(host["tls_warning_days"]))
+        warning_days["authority"] = float(host["tls_authority_warning_days"])
+        ends = _tls_expiry.read_ends(host["tls_dir"])
+        findings.extend(_tls_findings.decide_ends(ends, time.time(), warning_days))
+    return findings
 
 
 def main() -> None:

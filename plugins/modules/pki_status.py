@@ -119,6 +119,12 @@ server_alternative_names:
   returned: success
   type: list
   elements: str
+ends:
+  description: When authorities, revocation lists, the server's and the clients' certificates end, the first one first.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{kind: revocation_list, name: gpufleet CA, not_after: "2026-12-25T00:00:00+00:00", days_left: 29.9}]
 authority_not_after:
   description: End of the authority's validity, ISO 8601; null while there is none.
   returned: success

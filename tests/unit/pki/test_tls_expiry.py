@@ -15,7 +15,12 @@ import sys
 import typing as t
 
 import pytest
-from ansible_collections.gpufleet.llm.plugins.module_utils import _pki_authority, _pki_make, _tls_expiry
+from ansible_collections.gpufleet.llm.plugins.module_utils import (
+    _pki_authority,
+    _pki_make,
+    _tls_expiry,
+    _tls_findings,
+)
 from pki_fleet import DAY, NOW, Fleet
 
 WARNING_DAYS = {"server": 15.0, "authority": 90.0, "revocation_list": 15.0}
@@ -132,3 +137,22 @@ def test_the_program_runs_alone_and_fails_when_somebody_must_hear(
     assert (tmp_path / "m.prom").stat().st_mode & 0o777 == 0o644
     listed = json.loads(subprocess.run([*program, "--json"], capture_output=True, text=True, check=True).stdout)
     assert [end["near"] for end in listed] == [False, False, rc == 1]
+
+
+@pytest.mark.parametrize(("days", "severity"), [(0, "warning"), (2, "error")])
+def test_findings_warn_ahead_and_refuse_what_has_ended(placed: pathlib.Path, days: int, severity: str) -> None:
+    ends = _tls_expiry.read_ends(str(placed))
+    findings = list(_tls_findings.decide_ends(ends, SECONDS + days * 86400, WARNING_DAYS))
+    crl = [found for found in findings if found["check"] == "host.tls.revocation_list"]
+    assert [(found["ok"], found["severity"]) for found in crl] == [(False, severity)] * 2
+    assert "days left, until 2026-11-26T12:00:00Z" in crl[0]["found"] and "renew_crl.yml" in crl[0]["remedy"]
+    assert [found["ok"] for found in findings if found["check"] == "host.tls.server"] == [True]
+
+
+def test_status_says_what_ends_first(fleet: Fleet) -> None:
+    ends = fleet.status()["ends"]
+    assert [(end["kind"], end["name"], end["days_left"]) for end in ends] == [
+        ("revocation_list", "CA", 29.0),
+        ("client", "demo", 89.0),
+        ("authority", "CA", 3550.0),
+    ]
