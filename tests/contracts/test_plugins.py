@@ -18,7 +18,7 @@ DOCUMENTED = [
     path for path in PLUGINS if path.parts[1] in ("modules", "lookup", "filter", "test", "inventory", "callback")
 ]
 ON_TARGETS = [path for path in PLUGINS if path.parts[1] in ("modules", "module_utils")] + tree_files(
-    "roles/*/files/*.py"
+    "roles/*/files/*.py", "roles/*/files/*/*.py"
 )
 
 
@@ -45,7 +45,7 @@ def test_there_are_plugins():
     assert PRIVATE
 
 
-@pytest.mark.parametrize("path", PLUGINS + tree_files("roles/*/files/*.py"), ids=str)
+@pytest.mark.parametrize("path", PLUGINS + tree_files("roles/*/files/*.py", "roles/*/files/*/*.py"), ids=str)
 def test_the_header(path):
     head = (ROOT / path).read_text(encoding="utf-8").splitlines()[:6]
     assert any("GNU General Public License v3.0+" in line for line in head)
@@ -60,7 +60,7 @@ def test_module_utils_are_private(path):
     assert path.name.startswith("_")
 
 
-@pytest.mark.parametrize("path", PLUGINS + tree_files("roles/*/files/*.py"), ids=str)
+@pytest.mark.parametrize("path", PLUGINS + tree_files("roles/*/files/*.py", "roles/*/files/*/*.py"), ids=str)
 def test_annotations_are_not_evaluated(path):
     assert "from __future__ import annotations" in (ROOT / path).read_text(encoding="utf-8")
 

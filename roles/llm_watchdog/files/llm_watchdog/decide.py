@@ -1,7 +1,6 @@
 # Copyright (c) 2026 gpufleet.llm maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# This module_util is private to the collection.
 """What a watchdog does about one engine instance: (settings, what was seen, state, clock) -> (actions, state).
 
 Pure: it reads nothing and does nothing. All times are seconds of CLOCK_MONOTONIC. Standard library only.
@@ -16,7 +15,7 @@ class Settings(t.NamedTuple):
     """Limits, in seconds where nothing else is said."""
 
     deadline: float = 2.0  # a probe's token, a running request's progress
-    kill_after: float = 4.0  # from taken out to killed
+    kill_after: float = 3.0  # from taken out to killed
     busy: float = 20.0  # patience with an engine that computes
     start: float = 660.0  # from start to first token
     gap: float = 2.0  # longer between two looks: it was the watchdog that was away
@@ -24,6 +23,7 @@ class Settings(t.NamedTuple):
     window: float = 900.0
     timely: int = 2  # tokens in time before it is put back
     wrong: int = 3  # answers without a token in a row
+    marker: float = 3600.0  # age at which a maintenance marker is taken for forgotten
 
 
 class Seen(t.NamedTuple):
@@ -32,14 +32,17 @@ class Seen(t.NamedTuple):
     active_state: str = "active"  # systemd's
     invocation: str = "one"
     started_at: float = 0.0
-    pending_since: t.Optional[float] = None  # a probe without an answer yet, or refused since
+    pending_since: t.Optional[float] = None  # the first request without an answer since the last answer
     token_at: t.Optional[float] = None  # the last token of a probe
     timely: int = 0  # probes in a row that gave a token within the deadline
     wrong: int = 0  # answers in a row without a token
     running: int = 0  # requests that the engine says it runs
+    running_since: t.Optional[float] = None  # since when it says so without a pause
+    measured_at: t.Optional[float] = None  # when it said so last
     moved_at: t.Optional[float] = None  # the last change of a progress counter
     working: bool = False  # its processes compute, or wait for a processor
-    out: bool = False  # the upstream file says so now
+    out: bool = False  # the breaker file says so now
+    held: bool = False  # somebody else wrote the breaker file
     maintenance: bool = False
 
 
@@ -64,17 +67,26 @@ class Action(t.NamedTuple):
     invocation: str = ""
 
 
-def doubt(settings: Settings, seen: Seen, state: State, now: float) -> str:
-    """Return why the engine doesn't live, or an empty string. Tokens that move are life, however long the queue."""
-    if seen.wrong >= settings.wrong:
-        return "%d answers in a row without a token" % seen.wrong
+def silence(seen: Seen, state: State, now: float) -> t.Tuple[float, float]:
+    """Return how long a request waits, and how long running ones stand still, in seconds; tokens that move are life."""
     life = max(seen.token_at or 0.0, seen.moved_at or 0.0, state.trusted_from)
     waited = now - max(seen.pending_since, life) if seen.pending_since is not None else 0.0
-    stalled = now - life if seen.running > 0 else 0.0
+    stalled = 0.0
+    if seen.running > 0 and seen.running_since is not None and seen.measured_at is not None:
+        # Up to the last time that it said so: what it runs now, nobody knows.
+        stalled = seen.measured_at - max(seen.running_since, life)
+    return waited, stalled
+
+
+def doubt(settings: Settings, seen: Seen, state: State, now: float) -> str:
+    """Return why the engine doesn't live, or an empty string, however long its queue."""
+    if seen.wrong >= settings.wrong:
+        return "%d answers in a row without a token" % seen.wrong
+    waited, stalled = silence(seen, state, now)
     if max(waited, stalled) < (settings.busy if seen.working else settings.deadline):
         return ""
     if waited >= stalled:
-        return "no token for %.1f s" % waited
+        return "no answer for %.1f s" % waited
     return "%d requests run and no counter moved for %.1f s" % (seen.running, stalled)
 
 
@@ -97,10 +109,12 @@ def decide(settings: Settings, seen: Seen, state: State, now: float) -> t.Tuple[
         elif now - seen.started_at < settings.start:
             return [], state._replace(phase="starting")
     reason = doubt(settings, seen, state, now)
-    if not state.ready:
-        reason = "no first token within %d s of its start" % settings.start
+    if reason and not state.ready:
+        reason = "no first token within %d s of its start, and %s" % (settings.start, reason)
     if not reason:
         state = state._replace(out_since=None, exhausted=False)
+        if seen.held:
+            return [], state._replace(phase="held")
         if seen.out and seen.timely >= settings.timely:
             return [Action("back", "%d tokens in time" % seen.timely)], state._replace(phase="serving")
         return [], state._replace(phase="returning" if seen.out else "serving")

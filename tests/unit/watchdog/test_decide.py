@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpufleet.llm.plugins.module_utils import _watchdog_decide as watch
+from llm_watchdog import decide as watch
 
 SETTINGS = watch.Settings()
 READY = watch.State(looked_at=100.0, trusted_from=99.0, invocation="one", ready=True, phase="serving")
@@ -78,8 +78,14 @@ def test_a_watchdog_that_was_away_blames_nobody():
 
 
 def test_running_requests_without_progress_are_a_hang():
-    done, _state = live(lambda now: watch.Seen(running=3, moved_at=100.0, token_at=99.0), 104.0)
+    seen = watch.Seen(running=3, running_since=90.0, moved_at=100.0, token_at=99.0)
+    done, _state = live(lambda now: seen._replace(measured_at=now), 104.0)
     assert done[0] == (102.0, "out")
+
+
+def test_what_runs_is_not_held_against_it_when_it_said_so_before_its_last_token():
+    seen = watch.Seen(running=1, running_since=100.4, measured_at=100.4, token_at=100.5)
+    assert live(lambda now: seen, 110.0)[0] == []
 
 
 def test_answers_without_tokens_are_no_life():
