@@ -118,7 +118,8 @@ def test_the_kernel_counts_what_is_begun_in_a_network_of_its_own(tmp_path):
     rules.write_text(egress.rules(answered, begun, ["udp/123"]))
     script = (
         """set -e
-    ip link set lo up; ip link add out type veth peer name other; ip address add 192.0.2.2/24 dev out; ip link set out up
+    ip link set lo up; ip link add out type veth peer name other
+    ip address add 192.0.2.2/24 dev out; ip link set out up
     nft -f %s
     for port in 9 123; do python3 -c "import socket; socket.socket(2, 2).sendto(b'x', ('192.0.2.1', $port))"; done
     python3 -c "import socket; socket.socket(2, 2).sendto(b'x', ('127.0.0.1', 9))"

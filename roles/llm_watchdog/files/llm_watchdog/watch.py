@@ -13,7 +13,7 @@ import typing as t
 from llm_watchdog import decide, engine, host, report
 
 TICK_SECONDS = 0.2
-METRICS_SECONDS = 1.0
+METRICS_SECONDS = 0.5
 PROBE_SECONDS = 2.0
 # Out of service, tokens are asked for more often: it comes back sooner.
 PROBE_SECONDS_OUT = 0.5
