@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export GPUFLEET_CACHE_DIR ?= /var/cache/gpufleet
-SCENARIOS ?= lab_host preflight model_store proxy default
+SCENARIOS ?= lab_host preflight model_store proxy watchdog default
 
 .PHONY: help
 help: ## This list

@@ -54,7 +54,7 @@ engine() {
 
 molecule() {
   local built=
-  for scenario in ${SCENARIOS:-lab_host preflight model_store proxy default}; do
+  for scenario in ${SCENARIOS:-lab_host preflight model_store proxy watchdog default}; do
     # lab_host makes the bases, and the engine may need the interpreter of one.
     if [ "$scenario" != lab_host ] && [ -z "$built" ]; then
       engine
