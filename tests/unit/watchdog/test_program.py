@@ -60,7 +60,7 @@ class Bench:
         (base / "watchdog.json").write_text(json.dumps(config))
 
     def start_engine(self, invocation):
-        server = [sys.executable, str(self.root / "tests/servers/mock_engine.py"), str(self.base / "engine.sock")]
+        server = [sys.executable, str(self.root / "tests/servers/faulty_engine.py"), str(self.base / "engine.sock")]
         self.engine = subprocess.Popen(
             [*server, "--key-file", str(self.base / "credentials/m-a.api_key")], stdout=subprocess.PIPE
         )
