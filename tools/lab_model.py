@@ -209,6 +209,19 @@ def check_result(directory: str) -> t.Dict[str, str]:
     return {name: sha256_of(os.path.join(directory, name)) for name in names}
 
 
+def make_gguf(cache_dir: str) -> str:
+    """Return the directory with the model as GGUF, for llama.cpp, fetching it if the cache lacks it."""
+    models = os.path.join(cache_dir, "models")
+    target = os.path.join(models, "smollm2-135m-gguf")
+    os.makedirs(models, exist_ok=True)
+    with open(target + ".lock", "w", encoding="utf-8") as lock_handle:
+        fcntl.flock(lock_handle, fcntl.LOCK_EX)
+        if not os.path.isdir(target):
+            with tempfile.TemporaryDirectory(prefix=".gguf.making", dir=models) as work:
+                os.rename(os.path.dirname(fetch_gguf(work)), target)
+    return target
+
+
 def make(cache_dir: str, archive: t.Optional[str], tiny: bool) -> str:
     """Return the directory of the finished model, making it if the cache lacks it."""
     name = "tiny-llama" if tiny else "smollm2-135m-instruct"
@@ -266,8 +279,12 @@ def main() -> int:
         help="where rebuildable things are kept (default: $GPUFLEET_CACHE_DIR or /var/cache/gpufleet)",
     )
     parser.add_argument("--tiny", action="store_true", help="make the random tiny model instead of the real one")
+    parser.add_argument("--gguf", action="store_true", help="give the real model as GGUF, for llama.cpp")
     arguments = parser.parse_args()
     try:
+        if arguments.gguf:
+            print(make_gguf(arguments.cache_dir))
+            return 0
         print(make(arguments.cache_dir, arguments.engine_archive, arguments.tiny))
     except LabModelError as exc:
         print("lab model: %s" % exc, file=sys.stderr)

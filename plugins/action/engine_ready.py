@@ -26,9 +26,10 @@ class ActionModule(ActionBase):
     def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
         result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
         self._vars = task_vars or {}
+        self._engine = str(self._task.args.get("engine") or "vllm")
         self._host = str(self._vars.get("inventory_hostname", "the host"))
         instances = [
-            {"name": str(one.get("name", "")), "model": str(one.get("model", ""))}
+            {key: str(one.get(key, "")) for key in ("name", "model", "credential")}
             for one in self._task.args.get("instances") or []
         ]
         looked = self._call("look", instances)
@@ -59,9 +60,13 @@ class ActionModule(ActionBase):
             return self._enable(one, result)
         must_start = starts(state)
         if state["starting"]:
-            display.display("  engine: vllm@%s on %s is starting already" % (name, self._host), color="cyan")
+            display.display(
+                "  engine: %s@%s on %s is starting already" % (self._engine, name, self._host), color="cyan"
+            )
         if must_start:
-            display.display("  engine: starting vllm@%s on %s (about a minute)" % (name, self._host), color="cyan")
+            display.display(
+                "  engine: starting %s@%s on %s (about a minute)" % (self._engine, name, self._host), color="cyan"
+            )
         # A start of ours sets systemd's count of restarts to 0; one that is under way goes on from where it is.
         before = 0 if must_start else int(state["unit"].get("NRestarts") or 0)
         failure = self._start_and_wait("start" if must_start else "wait", one, timeout, result, before)
@@ -70,13 +75,14 @@ class ActionModule(ActionBase):
         if not state["stale"]:
             result.update(failed=True, journal=failure["journal"])
             result["msg"] = (
-                "vllm@%s on %s doesn't serve: %s. Its files are those with which it served. Remedy: see the last "
-                "lines of its journal in this result." % (name, self._host, failure["reason"])
+                "%s@%s on %s doesn't serve: %s. Its files are those with which it served. Remedy: see the last "
+                "lines of its journal in this result." % (self._engine, name, self._host, failure["reason"])
             )
             return False
         result["failed"] = True
         display.display(
-            "  engine: vllm@%s: %s; going back to what it served with" % (name, failure["reason"]), color="red"
+            "  engine: %s@%s: %s; going back to what it served with" % (self._engine, name, failure["reason"]),
+            color="red",
         )
         back = self._call("restore", [one])
         restored = back.get("restored") or []
@@ -93,8 +99,8 @@ class ActionModule(ActionBase):
             )
         result["journal"] = failure["journal"]
         result["msg"] = (
-            "vllm@%s on %s doesn't serve: %s. %s Remedy: see the last lines of its journal in this result; correct the "
-            "model or its engine_config and run again." % (name, self._host, failure["reason"], after)
+            "%s@%s on %s doesn't serve: %s. %s Remedy: see the last lines of its journal in this result; correct the "
+            "model or its engine_config and run again." % (self._engine, name, self._host, failure["reason"], after)
         )
         return False
 
@@ -129,13 +135,17 @@ class ActionModule(ActionBase):
             took = time.monotonic() - began
             if state["ready"]:
                 result["started"][name] = round(took, 1)
-                display.display("  engine: vllm@%s gave its first token after %d s" % (name, took), color="cyan")
+                display.display(
+                    "  engine: %s@%s gave its first token after %d s" % (self._engine, name, took), color="cyan"
+                )
                 return None
             if state.get("hopeless") or left <= 0:
                 reason = state.get("hopeless") or "no token within %d s: %s" % (timeout, state["reason"])
                 return {"reason": reason, "journal": state.get("journal") or []}
             last = (state.get("journal") or [""])[-1].strip()[:100]
-            display.display("  engine: vllm@%s has been starting for %d s: %s" % (name, took, last), color="cyan")
+            display.display(
+                "  engine: %s@%s has been starting for %d s: %s" % (self._engine, name, took, last), color="cyan"
+            )
 
     def _call(self, operation: str, instances: t.List[t.Dict[str, str]], **step: int) -> t.Dict[str, t.Any]:
         args = dict(self._task.args, operation=operation, instances=instances, **step)

@@ -83,13 +83,19 @@ def token_of(body: str) -> bool:
         return False
 
 
-def probe(path: str, model: str, key: str, timeout: float) -> str:
-    """Return an empty string if the engine refuses the keyless and gives a token to the keyed, else what it did."""
+def probe(path: str, model: str, key: str, timeout: float, engine: str = "vllm") -> str:
+    """Return an empty string if the engine refuses the keyless and gives a token to the keyed, else what it did.
+
+    llama.cpp gives its list of models to anybody, so that one is asked for a completion without a key.
+    """
+    ask = {"model": model, "prompt": "a", "max_tokens": 1, "temperature": 0}
     try:
-        status, _body = request(path, "GET", "/v1/models", None, None, timeout)
+        if engine == "vllm":
+            status, _body = request(path, "GET", "/v1/models", None, None, timeout)
+        else:
+            status, _body = request(path, "POST", "/v1/completions", ask, None, timeout)
         if status != 401:
             return "a request without a key was answered with %d, expected 401: authentication is off" % status
-        ask = {"model": model, "prompt": "a", "max_tokens": 1, "temperature": 0}
         status, body = request(path, "POST", "/v1/completions", ask, key, timeout)
     except (OSError, http.client.HTTPException) as exc:
         return "no answer on %s: %s" % (path, exc or type(exc).__name__)
@@ -135,15 +141,20 @@ def journal(runner: Runner, unit: str, key: t.Optional[str], lines: int = 25) ->
     return redact(out, key).splitlines()[-lines:]
 
 
-def own_files(instance: str, system_dir: str, config_dir: str) -> t.List[str]:
+#: What differs between engines: the name of an instance's configuration, and a request that needs the key.
+CONFIG_NAMES = {"vllm": "config.yaml", "llama_cpp": "config.json"}
+
+
+def own_files(instance: str, system_dir: str, config_dir: str, engine: str = "vllm") -> t.List[str]:
     """Return the files that decide how one instance runs, in a fixed order."""
-    drop_ins = sorted(glob.glob(os.path.join(system_dir, "vllm@%s.service.d" % instance, "*.conf")))
-    return [os.path.join(system_dir, "vllm@.service"), *drop_ins, os.path.join(config_dir, instance, "config.yaml")]
+    drop_ins = sorted(glob.glob(os.path.join(system_dir, "%s@%s.service.d" % (engine, instance), "*.conf")))
+    config = os.path.join(config_dir, instance, CONFIG_NAMES[engine])
+    return [os.path.join(system_dir, engine + "@.service"), *drop_ins, config]
 
 
-def unlisted(system_dir: str, names: t.Sequence[str]) -> t.List[str]:
+def unlisted(system_dir: str, names: t.Sequence[str], engine: str = "vllm") -> t.List[str]:
     """Return the instances that have a configuration of their own on the host and aren't among the names."""
-    prefix, suffix = "vllm@", ".service.d"
+    prefix, suffix = engine + "@", ".service.d"
     found = glob.glob(os.path.join(system_dir, prefix + "*" + suffix))
     return sorted({os.path.basename(path)[len(prefix) : -len(suffix)] for path in found} - set(names))
 

@@ -176,6 +176,8 @@ def complete(data: Release, directory: str, release_id: str) -> Release:
     release["id"] = release_id
     for _name, engine in engines(release):
         engine["lock_path"] = os.path.join(directory, engine["lock_file"])
+    for engine in release.get("wheel_engines", {}).values():
+        engine["lock_path"] = os.path.join(directory, engine["lock_file"])
     return release
 
 

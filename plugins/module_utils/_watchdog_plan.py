@@ -22,7 +22,12 @@ LEAST = {
 }  # fmt: skip
 
 
-def plan(models: t.Sequence[Mapping], settings: Mapping, runtime_dir: str = "/run/gpufleet") -> t.Dict[str, t.Any]:
+def plan(
+    models: t.Sequence[Mapping],
+    settings: Mapping,
+    runtime_dir: str = "/run/gpufleet",
+    fallbacks: t.Sequence[Mapping] = (),
+) -> t.Dict[str, t.Any]:
     """Return ``{instances, settings}``. Raises ValueError with all that is wrong with the inputs.
 
     Args:
@@ -30,6 +35,7 @@ def plan(models: t.Sequence[Mapping], settings: Mapping, runtime_dir: str = "/ru
             ``engine``, ``socket``, and ``authorization_include``: empty says that the engine asks for no key.
         settings: limits by the names of ``llm_watchdog.decide.Settings``.
         runtime_dir: directory on the host below which each engine has its socket.
+        fallbacks: what llama.cpp serves in their stead: ``name`` and ``fallback_for``. They have no breaker.
     """
     findings: t.List[_finding.Finding] = []
     for name, least in sorted(LEAST.items()):
@@ -61,6 +67,20 @@ def plan(models: t.Sequence[Mapping], settings: Mapping, runtime_dir: str = "/ru
         )
         if good and once:
             instances.append(instance(name, str(slot), str(engine), model, runtime_dir))
+    keys = {one["model"]: one["credential"] for one in instances}
+    for model in fallbacks:
+        name = str(model.get("name"))
+        other = str(model.get("fallback_for"))
+        instances.append(
+            {
+                "name": name,
+                "model": name,
+                "unit": "llama_cpp@%s.service" % name,
+                "socket": "%s/%s/engine.sock" % (runtime_dir, name),
+                "credential": keys.get(other, ""),
+                "breaker": "",
+            }
+        )
     refusal = _finding.refusal_message(findings, "The llm_watchdog role")
     if refusal:
         raise ValueError(refusal)

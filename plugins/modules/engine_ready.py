@@ -30,8 +30,15 @@ attributes:
     support: none
     description: Files are placed by others.
 options:
+  engine:
+    description: What the instances' units are called, C(<engine>@<name>.service).
+    type: str
+    choices: [vllm, llama_cpp]
+    default: vllm
   instances:
-    description: Instances, each with C(name) and C(model) (the served name).
+    description: >-
+      Instances, each with C(name) and C(model) (the served name), and C(credential) where it takes the key of another
+      instance.
     type: list
     elements: dict
     required: true
@@ -127,13 +134,14 @@ class Instance:
     def __init__(self, params: t.Dict[str, t.Any], record: t.Dict[str, t.Any]) -> None:
         self.name: str = record["name"]
         self.model: str = record["model"]
-        self.unit = "vllm@%s.service" % self.name
+        self.engine: str = params["engine"]
+        self.unit = "%s@%s.service" % (self.engine, self.name)
         self.socket = os.path.join(params["runtime_dir"], self.name, "engine.sock")
         self.files = [
-            *engine.own_files(self.name, params["system_dir"], params["config_dir"]),
+            *engine.own_files(self.name, params["system_dir"], params["config_dir"], self.engine),
             *params["common_files"],
         ]
-        self.secrets = [credential.key_path(params["credentials_dir"], self.name)]
+        self.secrets = [credential.key_path(params["credentials_dir"], record.get("credential") or self.name)]
         self.known_good = os.path.join(params["known_good_dir"], self.name)
         self.timeout: int = params["request_timeout_seconds"]
         self.runner = LocalRunner(timeout_seconds=120)
@@ -158,7 +166,7 @@ class Instance:
         if unit.get("ActiveState") != "active":
             state["reason"] = "the unit is %s" % (unit.get("ActiveState") or unit.get("LoadState"))
         else:
-            state["reason"] = engine.probe(self.socket, self.model, self.key(), self.timeout)
+            state["reason"] = engine.probe(self.socket, self.model, self.key(), self.timeout, self.engine)
             state["ready"] = not state["reason"]
         return state
 
@@ -203,6 +211,7 @@ class Instance:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
+            "engine": {"type": "str", "choices": ["vllm", "llama_cpp"], "default": "vllm"},
             "instances": {"type": "list", "elements": "dict", "required": True},
             "timeout_seconds": {"type": "int", "default": 600},
             "request_timeout_seconds": {"type": "int", "default": 30},
@@ -220,7 +229,7 @@ def main() -> None:
     )
     result: t.Dict[str, t.Any] = {"changed": False, "states": {}, "restored": []}
     names = [record["name"] for record in module.params["instances"]]
-    result["unlisted"] = engine.unlisted(module.params["system_dir"], names)
+    result["unlisted"] = engine.unlisted(module.params["system_dir"], names, module.params["engine"])
     operation = module.params["operation"]
     if module.check_mode and operation != "look":
         module.exit_json(**result)

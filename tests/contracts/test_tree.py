@@ -174,8 +174,8 @@ def test_deploy_fleet_runs_the_roles_in_order_under_their_tags():
             else:
                 order.append(task["ansible.builtin.include_tasks"]["file"])
     assert order == [
-        "gpu_preflight", "tasks/install_gpu_stack.yml", "model_store", "vllm", "llm_pki", "llm_proxy", "llm_watchdog",
-        "vllm/retire.yml", "gpu_validate",
+        "gpu_preflight", "tasks/install_gpu_stack.yml", "model_store", "vllm", "llama_cpp/main.yml", "llm_pki",
+        "llm_proxy", "llm_watchdog", "vllm/retire.yml", "gpu_validate",
     ]  # fmt: skip
 
 
