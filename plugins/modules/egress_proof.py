@@ -53,6 +53,7 @@ EXAMPLES = r"""
 
 - name: See what has left the host since
   gpufleet.llm.egress_proof:
+    state: checked
   register: egress
 """
 
