@@ -109,9 +109,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         read = min(prompt, 700) if engine.spoil == "truncates" else prompt
         written = answer // 2 if engine.spoil == "ends early" and prompt > 1 else answer
         for number in range(written):
-            time.sleep(0.004 if number else 0.02)
-            if engine.spoil == "takes away" and number == 3 and call == 4:
-                time.sleep(1.0)
+            time.sleep(0.008 if number else 0.02)
+            if engine.spoil == "takes away" and number == 2 and call == 4:
+                time.sleep(1.5)
             self.event({"choices": [{"text": "w", "finish_reason": None}]})
             if engine.spoil == "cuts" and prompt > 1 and number == 2:
                 self.wfile.write(b"0\r\n\r\n")
@@ -182,6 +182,12 @@ def serve(pki: t.Any) -> t.Iterator[t.Callable[[Engine], t.Dict[str, t.Any]]]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def threads_may_starve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine gives each request its token in the same step; these streams are threads of a busy machine."""
+    monkeypatch.setattr(loading, "STALLED_TOKENS", 12)
 
 
 def measured(params: t.Dict[str, t.Any], **changes: t.Any) -> t.Tuple[t.Dict[str, t.Any], t.List[str]]:
