@@ -229,7 +229,7 @@ def test_a_secret_is_never_a_file_with_a_name(monkeypatch: pytest.MonkeyPatch, t
     with _endpoint_client.secret_file("secret") as path:
         assert pathlib.Path(path).read_text() == "secret"
         assert path.startswith("/proc/self/fd/")
-        assert set(glob.glob("/tmp/gpufleet-*")) == before
+        assert list(tmp_path.iterdir()) == []
     assert not os.path.exists(path)
 
 
@@ -242,7 +242,9 @@ def test_without_memory_files_the_secret_is_0600_and_removed(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("with_openssl", [True, False])
-def test_the_foreign_certificate_has_the_clients_subject_and_leaves_no_file(with_openssl: bool) -> None:
+def test_the_foreign_certificate_has_the_clients_subject_and_leaves_no_file(
+    with_openssl: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Without:
         def run(self, argv: t.Sequence[str]) -> tuple[int, str, str]:
             return 127, "", "no openssl"
@@ -252,13 +254,14 @@ def test_the_foreign_certificate_has_the_clients_subject_and_leaves_no_file(with
 
     if not with_openssl:
         pytest.importorskip("cryptography")
-    before = set(glob.glob("/tmp/gpufleet-*"))
+    # A directory of its own: other tests use the machine's at the same time.
+    monkeypatch.setattr(_endpoint_client.tempfile, "tempdir", str(tmp_path))
     made = _endpoint_client.make_foreign_identity(LocalRunner() if with_openssl else Without(), "gpu-validate", "k")
     assert made is not None
     assert "BEGIN CERTIFICATE" in made.certificate and "PRIVATE KEY" in made.key
     der = ssl.PEM_cert_to_DER_cert(made.certificate)
     assert der.count(b"gpu-validate") == 2
-    assert set(glob.glob("/tmp/gpufleet-*")) == before
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
