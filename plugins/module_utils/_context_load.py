@@ -30,6 +30,8 @@ PATH = "/v1/completions"
 TOO_LONG = re.compile(r"context length|maximum (?:model )?length|max_model_len|too long|longer than|exceed", re.I)
 #: Tokens of the stream that ends first that another may miss before it counts as stalled.
 STALLED_TOKENS = 4
+#: And how much later it has to end at the least.
+STALLED_SECONDS = 0.2
 #: Answers of these kinds say something about the endpoint, not about the length that was asked for.
 ASIDE = ("limited", "refused", "connect")
 
@@ -244,16 +246,20 @@ def overlap(ones: t.Sequence[One]) -> int:
 
 
 def stalled(ones: t.Sequence[One]) -> int:
-    """Return how many requests got no token for a while before the first of them ended: their cache was taken away."""
+    """Return how many requests got no token for a while before the first of them ended: their cache was taken away.
+
+    Such a one goes on when another's cache is free, and then gets its tokens step by step. One whose tokens lay unread
+    in its socket, as this side was kept from running, has them all at once; it isn't counted.
+    """
     first = min(ones, key=lambda one: one.ended)
+    gaps = sorted(later - sooner for sooner, later in zip(first.arrivals, first.arrivals[1:]))
+    least = max(STALLED_SECONDS, STALLED_TOKENS * gaps[len(gaps) // 2] if gaps else 0.0)
     count = 0
     for one in ones:
-        if one is first:
-            continue
         before = [when for when in one.arrivals if when <= first.ended]
         since = before[-1] if before else 0.0
         missed = sum(1 for when in first.arrivals if since < when <= first.ended)
-        count += missed > STALLED_TOKENS
+        count += missed > STALLED_TOKENS and one.ended - first.ended > least
     return count
 
 

@@ -120,7 +120,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         read = min(prompt, 700) if engine.spoil == "truncates" else prompt
         written = answer // 2 if engine.spoil == "ends early" and prompt > 1 else answer
         for number in range(written):
-            time.sleep(0.004)
+            time.sleep(0.01)
             if engine.spoil == "takes away" and number == 2 and call == 4:
                 time.sleep(1.5)
             if number == written - 1 and prompt > 1 and engine.spoil != "takes away":
@@ -380,6 +380,27 @@ def test_an_engine_that_does_not_say_its_length_is_asked_about(serve: t.Any) -> 
     engine.spoil = "no length"
     with pytest.raises(probing.ProbeError, match="give longest_request_tokens"):
         measured(serve(engine))
+
+
+def stream(begin: float, step: float, count: int, late: float = 0.0, after: int = 0) -> loading.One:
+    """Return a request whose tokens come every ``step`` seconds, from number ``after`` on ``late`` seconds later."""
+    arrivals = tuple(begin + step * number + (late if number >= after else 0.0) for number in range(count))
+    return loading.One("ok", "", arrivals, arrivals[-1] + 0.001)
+
+
+@pytest.mark.parametrize(
+    ("other", "reason", "at_once"),
+    [
+        (stream(1.2, 0.1, 20), "served", 2),
+        (stream(3.2, 0.1, 20), "queued", 1),
+        (stream(1.2, 0.1, 20, late=2.5, after=8), "stalled", 1),
+        # All it had comes at once when this side runs again.
+        (loading.One("ok", "", (1.2, 1.3) + (2.95,) * 18, 2.96), "served", 2),
+    ],
+)
+def test_when_tokens_arrive_says_what_ran_together(other: loading.One, reason: str, at_once: int) -> None:
+    level = loading.judge(1000, [stream(1.0, 0.1, 20), other], 5.0)
+    assert (level.reason, level.at_once) == (reason, at_once)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import pathlib
@@ -224,8 +223,7 @@ def test_no_identity_is_one_finding(start: Start, pki: Pki) -> None:
 
 
 def test_a_secret_is_never_a_file_with_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    before = set(glob.glob("/tmp/gpufleet-*"))
+    monkeypatch.setattr(_endpoint_client.tempfile, "tempdir", str(tmp_path))
     with _endpoint_client.secret_file("secret") as path:
         assert pathlib.Path(path).read_text() == "secret"
         assert path.startswith("/proc/self/fd/")
