@@ -266,3 +266,20 @@ def test_report_names_what_to_hand_over_and_when_to_come_back(fleet: Fleet) -> N
     assert report[0].startswith("demo: active; certificate ")
     assert sum(line.startswith("Hand over: ") for line in report) == 3
     assert report[-1].startswith("What was replaced is due on the revocation lists at 2026-12-02T12:00:00Z")
+
+
+def test_an_inventory_client_whose_key_was_moved_away_gets_another_beside_it(fleet: Fleet) -> None:
+    old = fleet.key("demo")
+    (fleet.path / "clients/demo/api_key").unlink()
+    assert fleet.status()["reasons"] == ["API key of demo: missing"]
+    fleet.run("issue", "demo", record=False)
+    assert fleet.lines("demo") == [digest(fleet.key("demo")), digest(old)]
+    assert not (fleet.path / "clients/demo/client.json").exists(), "the role doesn't take the client over"
+
+
+def test_a_key_that_a_person_put_there_is_listed_and_kept(fleet: Fleet) -> None:
+    old, given = fleet.key("demo"), "sk-" + "ab" * 32
+    (fleet.path / "clients/demo/api_key").write_text(given + "\n")
+    fleet.run("issue", "demo", record=False)
+    assert fleet.key("demo") == given
+    assert fleet.lines("demo") == [digest(given), digest(old)]
