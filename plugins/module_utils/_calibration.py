@@ -192,6 +192,10 @@ def parse_calibration(text: t.Optional[str]) -> t.Optional[t.Dict[str, t.Any]]:
     return t.cast("t.Dict[str, t.Any]", made)
 
 
+def _is_count(value: t.Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def is_same(known: t.Optional[t.Mapping[str, t.Any]], new: t.Mapping[str, t.Any]) -> bool:
     """Tell whether two calibrations say the same: free memory apart, and bytes as far as vLLM prints them.
 
@@ -205,7 +209,7 @@ def is_same(known: t.Optional[t.Mapping[str, t.Any]], new: t.Mapping[str, t.Any]
             return False
         for name, value in fresh.items():
             before = old[name]
-            if type(before) is int and type(value) is int and name.endswith("_bytes"):
+            if _is_count(before) and _is_count(value) and name.endswith("_bytes"):
                 if abs(before - value) > 2 * PRECISION_BYTES:
                     return False
             elif part == "terms" or name in ("kv_bytes_given", "block_size", "kv_cache_layout", "attention_backend"):

@@ -100,7 +100,11 @@ def answer_tokens(tokens: int, concurrency: int, batch_tokens: int) -> int:
 
 def make_prompt(chance: random.Random, tokens: int, token_ids: t.Tuple[int, int]) -> t.List[int]:
     """Return a prompt of so many tokens that no other request has."""
-    return [chance.randint(*token_ids) for _ in range(tokens)]
+    return [chance.randint(*token_ids) for _number in range(tokens)]
+
+
+def _count(value: t.Any) -> t.Optional[int]:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 class Reading:
@@ -145,8 +149,8 @@ class Reading:
         if not self.done or not self.arrivals:
             return one("cut", "the stream ended without [DONE] after %d events" % len(self.arrivals))
         usage = self.usage if isinstance(self.usage, dict) else {}
-        read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if type(read) is not int or type(written) is not int:
+        read, written = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        if read is None or written is None:
             return one("usage", "the answer says no usage: what it read isn't known")
         if read < prompt:
             return one("truncated", "%d tokens of a prompt of %d were read" % (read, prompt))
@@ -217,7 +221,7 @@ class Loader:
         """Send ``concurrency`` requests of ``tokens`` tokens at the same time and return what came of them."""
         answer = answer_tokens(tokens, concurrency, self.settings.batch_tokens)
         prompts = [
-            make_prompt(self.chance, max(1, tokens - answer), self.settings.token_ids) for _ in range(concurrency)
+            make_prompt(self.chance, max(1, tokens - answer), self.settings.token_ids) for _number in range(concurrency)
         ]
         results: t.List[t.Optional[One]] = [None] * concurrency
         began = time.monotonic()

@@ -262,7 +262,9 @@ def _contents(library: t.Any, field: t.Any) -> t.Any:
 
 
 def _whole(value: t.Any) -> t.Optional[int]:
-    return value if type(value) is int and 0 <= value < 2**40 else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value < 2**40 else None
 
 
 def _per_layer(value: t.Any, layers: int, default: int) -> t.List[int]:

@@ -62,7 +62,7 @@ def main(arguments: t.Optional[t.Sequence[str]] = None) -> int:
     try:
         found = reading.read(options.model)
     except ModelError as exc:
-        print("%s can't be planned: %s" % (options.model, exc), file=sys.stderr)
+        sys.stderr.write("%s can't be planned: %s\n" % (options.model, exc))
         return 2
     plans = []
     for gpu in options.gpu:
@@ -75,11 +75,11 @@ def main(arguments: t.Optional[t.Sequence[str]] = None) -> int:
         }
         plans.append((gpu["name"], reading.plan_model(found, gpu, engine, want, options.mode)))
     if options.json:
-        print(json.dumps(dict(plans), indent=2))
+        sys.stdout.write(json.dumps(dict(plans), indent=2) + "\n")
     else:
-        print("\n".join(view.table(plans)))
+        sys.stdout.write("\n".join(view.table(plans)) + "\n")
     return 0 if any(plan["fits"] for _name, plan in plans) else 3
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

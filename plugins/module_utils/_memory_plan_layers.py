@@ -191,7 +191,7 @@ def _mla(family: families.Family, text: Config, sizes: Sizes) -> Made:
             "model_type %s has a compressed cache only for some engines, which is not known to the planner"
             % text.get("model_type")
         )
-    return tuple((_latent(text),) for _ in range(count)), []
+    return tuple((_latent(text),) for _layer in range(count)), []
 
 
 def _mla_sparse(family: families.Family, text: Config, sizes: Sizes) -> Made:
@@ -281,7 +281,7 @@ def _mamba_types(family: families.Family, text: Config, sizes: Sizes) -> Made:
         raise Unsupported("config.json doesn't say layer_types")
     full = Layer("full", sizes.kv_heads, sizes.head_dim, sizes.head_dim)
     if "mamba" not in kinds:
-        return tuple((full,) for _ in kinds), []
+        return tuple((full,) for _kind in kinds), []
     state = _mamba2_state(
         text,
         heads="mamba_n_heads",
@@ -305,7 +305,7 @@ def _falcon_h1(family: families.Family, text: Config, sizes: Sizes) -> Made:
         kernel="mamba_d_conv",
     )
     full = Layer("full", sizes.kv_heads, sizes.head_dim, sizes.head_dim)
-    return tuple((full, state) for _ in range(count)), []
+    return tuple((full, state) for _layer in range(count)), []
 
 
 def _mamba1_state(text: Config, intermediate: int, state: str, kernel: str) -> Layer:
@@ -326,7 +326,7 @@ def _jamba(family: families.Family, text: Config, sizes: Sizes) -> Made:
 def _mamba1(family: families.Family, text: Config, sizes: Sizes) -> Made:
     count = whole(text, "num_hidden_layers", "n_layer")
     state = _mamba1_state(text, whole(text, "intermediate_size"), "state_size", "conv_kernel")
-    return tuple((state,) for _ in range(count)), []
+    return tuple((state,) for _layer in range(count)), []
 
 
 def _mamba2(family: families.Family, text: Config, sizes: Sizes) -> Made:
@@ -334,7 +334,7 @@ def _mamba2(family: families.Family, text: Config, sizes: Sizes) -> Made:
     state = _mamba2_state(
         text, heads="num_heads", head_dim="head_dim", groups="n_groups", state="state_size", kernel="conv_kernel"
     )
-    return tuple((state,) for _ in range(count)), []
+    return tuple((state,) for _layer in range(count)), []
 
 
 def _conv(family: families.Family, text: Config, sizes: Sizes) -> Made:
@@ -351,7 +351,7 @@ def _whisper(family: families.Family, text: Config, sizes: Sizes) -> Made:
     count = whole(text, "decoder_layers")
     own = Layer("full", sizes.heads, sizes.head_dim, sizes.head_dim)
     cross = Layer("cross", sizes.heads, sizes.head_dim, sizes.head_dim)
-    return tuple((own, cross) for _ in range(count)), []
+    return tuple((own, cross) for _layer in range(count)), []
 
 
 LAYOUTS: t.Dict[str, t.Callable[[families.Family, Config, Sizes], Made]] = {

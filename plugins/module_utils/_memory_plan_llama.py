@@ -61,6 +61,10 @@ class Parts(t.NamedTuple):
     output: int
 
 
+def _is_whole(value: t.Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def want_of(raw: t.Mapping[str, t.Any]) -> Want:
     """Return the flags, checked.
 
@@ -75,9 +79,9 @@ def want_of(raw: t.Mapping[str, t.Any]) -> Want:
     want = Want(**dict(raw))
     for name, least in (("ctx_size", 0), ("parallel", 1), ("ubatch_size", 1)):
         value = getattr(want, name)
-        if type(value) is not int or value < least:
+        if not _is_whole(value, least):
             raise ValueError("%s is %r, expected a whole number of at least %d" % (name, value, least))
-    if want.n_gpu_layers is not None and (type(want.n_gpu_layers) is not int or want.n_gpu_layers < 0):
+    if want.n_gpu_layers is not None and not _is_whole(want.n_gpu_layers, 0):
         raise ValueError("n_gpu_layers is %r, expected a number of layers" % (want.n_gpu_layers,))
     for name in ("cache_type_k", "cache_type_v"):
         if getattr(want, name) not in layered.CACHE_TYPES:

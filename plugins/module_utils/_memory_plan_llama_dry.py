@@ -92,8 +92,7 @@ def dry_run(argv: t.Sequence[str], timeout_seconds: float = 60.0) -> DryRun:
         timer = threading.Timer(timeout_seconds, process.kill)
         timer.start()
         try:
-            assert process.stdout is not None
-            for number, raw in enumerate(process.stdout):
+            for number, raw in enumerate(t.cast("t.IO[bytes]", process.stdout)):
                 line = raw.decode("utf-8", "replace")
                 lines.append(line)
                 if _END.search(line) or number > LINES_LIMIT:

@@ -96,7 +96,7 @@ def make_authority(name: str, *, days: float, passphrase: str, now: datetime.dat
 
 
 def _alternative_name(text: str) -> "x509.GeneralName":
-    kind, _, value = text.partition(":")
+    kind, _colon, value = text.partition(":")
     if kind == "IP":
         return x509.IPAddress(ipaddress.ip_address(value))
     return x509.DNSName(value)

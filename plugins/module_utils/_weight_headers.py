@@ -143,7 +143,7 @@ def _extent(name: str, value: t.Any, where: str) -> t.Tuple[int, int, str, t.Tup
 
 
 def _is_size(number: t.Any) -> bool:
-    return type(number) is int and 0 <= number <= NUMBER_LIMIT
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= NUMBER_LIMIT
 
 
 def parse_header(data: bytes, size: int, file: str, where: str) -> t.List[Tensor]:
