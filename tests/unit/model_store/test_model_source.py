@@ -37,7 +37,11 @@ def test_a_servers_headers_are_read_once_and_kept(server, files, helpers, tmp_pa
     assert len(server.log) == asked
 
 
-@pytest.mark.parametrize("damage", [b"", b"no gzip", gzip.compress(b"{half"), gzip.compress(b'{"key": "another"}')])
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"no gzip", gzip.compress(b"{half", mtime=0), gzip.compress(b'{"key": "another"}', mtime=0)],
+    ids=["empty", "no gzip", "half an object", "of another source"],
+)
 def test_what_was_kept_and_is_damaged_is_read_again(server, files, helpers, tmp_path, damage):
     options = source.Options(cache_dir=str(tmp_path))
     first = source.read_source(model(server, files, helpers), options)
