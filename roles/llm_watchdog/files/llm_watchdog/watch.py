@@ -59,6 +59,7 @@ class Watch:
         self.out_at: t.Optional[float] = None
         self.ticked_at = time.monotonic()
         self.counts = {"kills_total": 0, "taken_out_total": 0, "put_back_total": 0}
+        self.said_status = 0  # of the last probe that was answered; another one is said
         self.unauthorised = 0  # probes in a row that were answered with 401
 
     def key(self) -> str:
@@ -106,9 +107,11 @@ class Watch:
             answer = engine.Answer(0, b"", "no answer in %d s" % REQUEST_SECONDS)
         if what == "probe":
             self.unauthorised = self.unauthorised + 1 if answer.status == 401 else 0
-        before = self.evidence.verdict
         found = self.evidence.answered(what, began, answer)
-        if found in ("refused", "busy", "wrong") and found != before:
+        news = what == "probe" and bool(answer.status) and answer.status != self.said_status
+        if what == "probe" and answer.status:
+            self.said_status = answer.status
+        if news and found in ("refused", "busy", "wrong"):
             said = answer.body[:200].decode("utf-8", "replace").replace("\n", " ")
             report.say("warning", "%s: a probe was answered with %d: %s" % (self.name, answer.status, said))
         return found
