@@ -122,6 +122,7 @@ def test_a_stop_lets_a_running_stream_end_whole(host, site):
     ],
 )
 def test_a_refused_run_leaves_the_host_serving(host, site, fault, variables, said):
+    wait_until_served(site)
     before = invocation(host)
     model = {
         "name": "smollm2", "slot": "a", "engine": "vllm", "port": 8443, "context_length": 2048,
