@@ -29,7 +29,7 @@ def statuses(answers: t.Sequence[Answer]) -> str:
         (answer.status, answer.header("retry-after"), answer.error.split(":")[0]) for answer in answers
     )
     return ", ".join(
-        "%d x %s%s%s" % (count, status or "none", " (Retry-After %s)" % after if after else "", " " + error)
+        ("%d x %s%s %s" % (count, status or "none", " (Retry-After %s)" % after if after else "", error)).strip()
         for (status, after, error), count in sorted(kinds.items())
     ).strip()
 
