@@ -16,8 +16,9 @@ for trial in "$@"; do
     [[ $trial != tools ]] || suites=${PROXY_SUITES:-bookworm trixie}
     module=proxyrig.$trial
     realtime=${PROXY_REALTIME:-0}
-    # Figures, not faults: what else runs on the machine shall not be in them.
-    [[ $trial != bench ]] || { module=bench.proxy; realtime=${PROXY_REALTIME:-1}; }
+    [[ $trial != bench ]] || module=bench.proxy
+    # Latencies: what else runs on the machine shall not be in them.
+    [[ $trial != bench && $trial != overload ]] || realtime=${PROXY_REALTIME:-1}
     for suite in $suites; do
         printf '\n=== %s, nginx of %s\n' "$trial" "$suite"
         PROXY_SUITE=$suite PROXY_REALTIME=$realtime "$here/run.sh" "$module" --json "$(realpath "$results")/$trial-$suite.json" ||
