@@ -46,7 +46,10 @@ def cpu_seconds(pids: t.Iterable[int]) -> float:
     spent = 0
     for pid in pids:
         for path in pathlib.Path("/proc/%d/task" % pid).glob("*/schedstat"):
-            spent += int(path.read_text().split()[0])
+            try:
+                spent += int(path.read_text().split()[0])
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # a thread that has just ended
     return spent / 1e9
 
 
@@ -182,7 +185,14 @@ class Rig:
         return children(self.master)
 
     def current_workers(self) -> t.List[int]:
-        return [pid for pid in self.workers() if b"shutting" not in pathlib.Path("/proc/%d/cmdline" % pid).read_bytes()]
+        """Return the workers that take connections; one that has just ended is none."""
+        titles = {}
+        for pid in self.workers():
+            try:
+                titles[pid] = pathlib.Path("/proc/%d/cmdline" % pid).read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return [pid for pid, title in titles.items() if title and b"shutting" not in title]
 
     def reload(self, wait: bool = True) -> float:
         """Do what the unit does on a reload; return the seconds until only new workers take connections."""
