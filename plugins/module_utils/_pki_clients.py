@@ -28,7 +28,6 @@ from ansible_collections.gpufleet.llm.plugins.module_utils import (
 
 Record = _pki_records.Record
 Key = _pki_records.Key
-ACTIONS = ("issue", "rotate", "revoke", "list")
 PARTS = ("certificate", "key")
 
 

@@ -58,11 +58,6 @@ def valid_model_name(name: t.Any) -> bool:
     return isinstance(name, str) and len(name) <= MODEL_NAME_LIMIT and bool(MODEL_NAME.fullmatch(name))
 
 
-def instance_of(model: t.Mapping[str, t.Any]) -> str:
-    """Return a model's instance name: ``<name>-<slot>``."""
-    return "%s-%s" % (model.get("name"), model.get("slot"))
-
-
 def _models(wanted: Wanted) -> t.Iterator[t.Tuple[str, t.Mapping[str, t.Any]]]:
     """Yield each model with the name of the variable it stands in."""
     for index, model in enumerate(wanted["models"]):

@@ -36,10 +36,10 @@ def _load():
 
 _load()
 import gguf_models  # noqa: E402 - after the path is set
-from ansible_collections.gpufleet.llm.plugins.module_utils import _gguf_header as header  # noqa: E402
-from ansible_collections.gpufleet.llm.plugins.module_utils import _memory_plan_llama as plan  # noqa: E402
-from ansible_collections.gpufleet.llm.plugins.module_utils import _memory_plan_llama_dry as dry  # noqa: E402
-from ansible_collections.gpufleet.llm.plugins.module_utils import _memory_plan_llama_layers as layered  # noqa: E402
+from ansible_collections.gpufleet.llm.plugins.module_utils import _gguf_header as header  # noqa: E402 - as above
+from ansible_collections.gpufleet.llm.plugins.module_utils import _memory_plan_llama as plan  # noqa: E402 - as above
+from ansible_collections.gpufleet.llm.plugins.module_utils import _memory_plan_llama_dry as dry  # noqa: E402 - as above
+from ansible_collections.gpufleet.llm.plugins.module_utils import _memory_plan_llama_layers as layered  # noqa: E402 - as above
 
 MIB = 1 << 20
 W = dict
